@@ -1,0 +1,1 @@
+"""Data acquisition over EPICS Channel Access. This file only hands names on."""
