@@ -1,0 +1,410 @@
+"""What one CA client holds, in columns: its channels, its subscriptions, its outstanding requests.
+
+Plain tables and their indices. No messages are parsed and nothing is sent here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from daqca.ca.protocol import U4, NameMessages, runs
+from daqca.errors import DaqcaError
+
+U1 = npt.NDArray[np.uint8]
+Slots = npt.NDArray[np.uint32]
+
+NO_CIRCUIT = 0xFFFF
+UNKNOWN_TYPE = 255
+AUTO = 255
+"""As the DBR type of a read or subscription: what suits the channel, see `Channels.time_types`."""
+
+
+class State(IntEnum):
+    """Where a channel is on its way."""
+
+    FREE = 0
+    SEARCHING = 1
+    CREATING = 2
+    CONNECTED = 3
+    UNRESPONSIVE = 4
+
+
+class Table:
+    """Columns of equal length that grow by doubling.
+
+    Subclasses name their columns in `COLUMNS`; each becomes an attribute, an array of `capacity` rows.
+    """
+
+    COLUMNS: dict[str, tuple[Any, Any]] = {}
+    """Name of a column: its dtype and the value of an unused row."""
+
+    def __init__(self, capacity: int = 64):
+        self.capacity = capacity
+        for name, (dtype, fill) in self.COLUMNS.items():
+            setattr(self, name, np.full(capacity, fill, dtype))
+
+    def grow(self, needed: int) -> None:
+        """Make room for at least `needed` rows. Arrays are replaced: hold no reference across this."""
+        if needed <= self.capacity:
+            return
+        capacity = max(needed, 2 * self.capacity)
+        for name, (dtype, fill) in self.COLUMNS.items():
+            column = np.full(capacity, fill, dtype)
+            column[: self.capacity] = getattr(self, name)
+            setattr(self, name, column)
+        self.capacity = capacity
+
+
+class SlotIndex:
+    """From a slot to the ids that belong to it: a column for the first, a dictionary for more."""
+
+    def __init__(self, capacity: int = 64):
+        self._first = np.zeros(capacity, np.int64)  # id + 1; 0 is none
+        self._more: dict[int, list[int]] = {}
+
+    def add(self, slots: Slots, ids: npt.NDArray[np.integer]) -> None:
+        """Remember `ids[i]` under `slots[i]`."""
+        if not len(slots):
+            return
+        needed = int(slots.max()) + 1
+        if needed > len(self._first):
+            grown = np.zeros(max(needed, 2 * len(self._first)), np.int64)
+            grown[: len(self._first)] = self._first
+            self._first = grown
+        first = self._first
+        if not first[slots].any():
+            first[slots] = ids.astype(np.int64) + 1
+            if len(slots) == 1 or (first[slots] == ids.astype(np.int64) + 1).all():
+                return
+            first[slots] = 0  # a slot is named twice: add one by one
+        for slot, id_ in zip(slots.tolist(), ids.tolist(), strict=True):
+            if first[slot]:
+                self._more.setdefault(slot, []).append(id_)
+            else:
+                first[slot] = id_ + 1
+
+    def of(self, slots: Slots) -> npt.NDArray[np.int64]:
+        """All ids of these slots."""
+        if not len(slots) or int(slots.max()) >= len(self._first):
+            slots = slots[slots < len(self._first)]
+        found = self._first[slots]
+        ids = found[found > 0] - 1
+        if self._more:
+            more = [id_ for slot in slots.tolist() for id_ in self._more.get(slot, ())]
+            if more:
+                ids = np.concatenate((ids, np.array(more, np.int64)))
+        return ids
+
+    def take(self, slots: Slots) -> npt.NDArray[np.int64]:
+        """All ids of these slots, which are then forgotten."""
+        ids = self.of(slots)
+        self._first[slots[slots < len(self._first)]] = 0
+        if self._more:
+            for slot in slots.tolist():
+                self._more.pop(slot, None)
+        return ids
+
+    def discard(self, slot: int, id_: int) -> None:
+        """Forget one id of one slot."""
+        more = self._more.get(slot)
+        if slot < len(self._first) and self._first[slot] == id_ + 1:
+            self._first[slot] = more.pop(0) + 1 if more else 0
+        elif more and id_ in more:
+            more.remove(id_)
+        if more is not None and not more:
+            self._more.pop(slot, None)
+
+
+class Channels(Table):
+    """The channels of one context. A channel's slot is its row here and its CID on the wire."""
+
+    state: U1
+    circuit: npt.NDArray[np.uint16]
+    sid: U4
+    native_type: U1
+    native_count: U4
+    access: U1
+    seen: npt.NDArray[np.bool_]
+    chunk: npt.NDArray[np.int32]
+    place: U4
+    size: npt.NDArray[np.uint16]
+
+    COLUMNS = {
+        "state": (np.uint8, State.FREE),
+        "circuit": (np.uint16, NO_CIRCUIT),
+        "sid": (np.uint32, 0),
+        "native_type": (np.uint8, UNKNOWN_TYPE),
+        "native_count": (np.uint32, 0),
+        "access": (np.uint8, 0),
+        "seen": (np.bool_, False),  # was connected at least once
+        "chunk": (np.int32, -1),  # which NameMessages holds the name's messages, and where
+        "place": (np.uint32, 0),
+        "size": (np.uint16, 0),  # bytes of one SEARCH or CREATE_CHAN message
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self._free: list[int] = []
+        self._chunks: dict[int, NameMessages] = {}
+        self._chunk_users: dict[int, int] = {}
+        self._search_blocks: dict[int, bytes] = {}
+        self._next_chunk = 0
+
+    def __len__(self) -> int:
+        return len(self.names) - len(self._free)
+
+    def add(self, names: Sequence[str]) -> Slots:
+        """New channels, in state SEARCHING; returns their slots, shape (len(names),)."""
+        n = len(names)
+        # A freed slot rests behind a thousand others, so that a late reply to its old owner meets nobody.
+        reuse = self._free[:n] if len(self._free) - n > 1000 else []
+        slots = np.empty(n, np.uint32)
+        slots[: len(reuse)] = reuse
+        end = len(self.names) + n - len(reuse)
+        slots[len(reuse) :] = np.arange(len(self.names), end)
+        messages = NameMessages(names, slots)
+        del self._free[: len(reuse)]
+        for slot, name in zip(reuse, names, strict=False):
+            self.names[slot] = name
+        self.names.extend(names[len(reuse) :])
+        self.grow(end)
+        chunk = self._next_chunk
+        self._next_chunk += 1
+        self._chunks[chunk] = messages
+        self._chunk_users[chunk] = n
+        self.state[slots] = State.SEARCHING
+        self.chunk[slots] = chunk
+        self.place[slots] = np.arange(n)
+        self.size[slots] = np.diff(messages.starts)
+        return slots
+
+    def remove(self, slots: Slots) -> None:
+        """Forget channels; their slots may be used again, though not soon."""
+        for chunk, users in zip(*np.unique(self.chunk[slots], return_counts=True), strict=True):
+            self._chunk_users[int(chunk)] -= int(users)
+            if not self._chunk_users[int(chunk)]:
+                del self._chunk_users[int(chunk)], self._chunks[int(chunk)]
+                self._search_blocks.pop(int(chunk), None)
+        for name, (_, fill) in self.COLUMNS.items():
+            getattr(self, name)[slots] = fill
+        for slot in slots.tolist():
+            self.names[slot] = ""
+        self._free.extend(slots.tolist())
+
+    def create_messages(self, slots: Slots) -> bytes:
+        """CREATE_CHAN for these channels, one after the other."""
+        return self._messages(slots, search=False)
+
+    def search_messages(self, slots: Slots) -> bytes:
+        """SEARCH (without negative reply) for these channels, one after the other."""
+        return self._messages(slots, search=True)
+
+    def forget_search_messages(self) -> None:
+        """Free what `search_messages` keeps between calls; to be called when nothing is searched."""
+        self._search_blocks.clear()
+
+    def _messages(self, slots: Slots, search: bool) -> bytes:
+        chunks = self.chunk[slots]
+        parts = []
+        for chunk in (chunks[:1] if (chunks == chunks[0]).all() else np.unique(chunks)).tolist():
+            messages = self._chunks[chunk]
+            block = self._search_block(chunk) if search else messages.block
+            starts = messages.starts
+            places = np.sort(self.place[slots[chunks == chunk]])
+            parts.extend(block[starts[first] : starts[end]] for first, end in runs(places))
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _search_block(self, chunk: int) -> bytes:
+        block = self._search_blocks.get(chunk)
+        if block is None:
+            block = self._search_blocks[chunk] = self._chunks[chunk].searches()
+        return block
+
+    def time_types(self, slots: Slots) -> tuple[U1, U4]:
+        """How to ask for these connected channels with time and alarm: DBR types and counts, shape (n,).
+
+        Scalar numbers are asked for as DBR_TIME_DOUBLE whatever their type, so that every reply has
+        one form; arrays as what they are, with count 0 ("what there is now").
+        """
+        native = self.native_type[slots]
+        scalar = self.native_count[slots] == 1
+        types = np.where(scalar & (native != 0), 20, native + 14).astype(np.uint8)
+        return types, np.where(scalar, 1, 0).astype(np.uint32)
+
+
+class Subscriptions(Table):
+    """Subscriptions by id. They outlive the connection: a reconnecting channel gets them again."""
+
+    slot: U4
+    mask: npt.NDArray[np.uint16]
+    dbr_type: U1
+    kind: U1
+    sent: npt.NDArray[np.bool_]
+    sent_type: U1
+    sent_count: U4
+
+    COLUMNS = {
+        "slot": (np.uint32, 0xFFFFFFFF),  # 0xFFFFFFFF: the id is free
+        "mask": (np.uint16, 0),
+        "dbr_type": (np.uint8, AUTO),
+        "kind": (np.uint8, 0),
+        "sent": (np.bool_, False),
+        "sent_type": (np.uint8, 0),
+        "sent_count": (np.uint32, 0),
+    }
+    FREE = 0xFFFFFFFF
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_slot = SlotIndex()
+        self._free: list[int] = []
+        self._end = 0
+
+    def __len__(self) -> int:
+        return self._end - len(self._free)
+
+    def add(self, slots: Slots, mask: int, dbr_type: int, kind: int) -> U4:
+        """One subscription for each slot; returns their ids, shape (n,)."""
+        n = len(slots)
+        reuse = self._free[:n] if len(self._free) - n > 1000 else []
+        del self._free[: len(reuse)]
+        end = self._end + n - len(reuse)
+        ids = np.empty(n, np.uint32)
+        ids[: len(reuse)] = reuse
+        ids[len(reuse) :] = np.arange(self._end, end)
+        self._end = end
+        self.grow(end)
+        self.slot[ids] = slots
+        self.mask[ids] = mask
+        self.dbr_type[ids] = dbr_type
+        self.kind[ids] = kind
+        self.sent[ids] = False
+        self.by_slot.add(slots, ids)
+        return ids
+
+    def remove(self, ids: U4) -> None:
+        """Forget subscriptions."""
+        for id_, slot in zip(ids.tolist(), self.slot[ids].tolist(), strict=True):
+            self.by_slot.discard(slot, id_)
+        self.slot[ids] = self.FREE
+        self.sent[ids] = False
+        self._free.extend(ids.tolist())
+
+
+class RequestKind(IntEnum):
+    """What an outstanding request is."""
+
+    FREE = 0
+    READ = 1
+    WRITE = 2
+
+
+class Requests(Table):
+    """Outstanding gets and puts, in a ring: request `id` is at row ``id & (capacity - 1)``.
+
+    Ids count up and wrap at 2**32. A row is found without a search, for one id or a column of them.
+    """
+
+    id: U4
+    slot: U4
+    circuit: npt.NDArray[np.uint16]
+    kind: U1
+    dbr_type: U1
+    count: U4
+
+    COLUMNS = {
+        "id": (np.uint32, 0),
+        "slot": (np.uint32, 0),
+        "circuit": (np.uint16, NO_CIRCUIT),  # NO_CIRCUIT: waits for its channel to connect
+        "kind": (np.uint8, RequestKind.FREE),
+        "dbr_type": (np.uint8, AUTO),
+        "count": (np.uint32, 0),
+    }
+
+    def __init__(self) -> None:
+        super().__init__(capacity=1024)
+        self._next = 1
+        self.waiting = SlotIndex()
+        """Requests that wait for their channel, by slot."""
+
+    def add_one(self, slot: int, kind: int, circuit: int, dbr_type: int = AUTO, count: int = 0) -> int:
+        """One request; returns its id. The fast path of a single get or put."""
+        id_ = self._next
+        row = id_ & (self.capacity - 1)
+        if self.kind[row]:
+            self._make_room(id_, 1)
+            row = id_ & (self.capacity - 1)
+        self._next = id_ + 1 if id_ < 0xFFFFFFFF else 1
+        self.id[row] = id_
+        self.slot[row] = slot
+        self.circuit[row] = circuit
+        self.kind[row] = kind
+        self.dbr_type[row] = dbr_type
+        self.count[row] = count
+        return id_
+
+    def add(self, slots: Slots, kind: int, dbr_type: int = AUTO, count: int = 0) -> U4:
+        """One request for each slot, none on a circuit yet; returns their ids, consecutive."""
+        n = len(slots)
+        if self._next + n > 0xFFFFFFFF:
+            self._next = 1
+        first = self._next
+        self._make_room(first, n)
+        self._next = first + n
+        ids = np.arange(first, first + n, dtype=np.uint32)
+        rows = ids & np.uint32(self.capacity - 1)
+        self.id[rows] = ids
+        self.slot[rows] = slots
+        self.circuit[rows] = NO_CIRCUIT
+        self.kind[rows] = kind
+        self.dbr_type[rows] = dbr_type
+        self.count[rows] = count
+        return ids
+
+    def row(self, id_: int) -> int:
+        """The row of an outstanding request, or -1."""
+        row = id_ & (self.capacity - 1)
+        return row if self.kind[row] and self.id[row] == id_ else -1
+
+    def rows(self, ids: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+        """The rows of the ids that are outstanding; the others are left out."""
+        rows = ids.astype(np.int64) & (self.capacity - 1)
+        return rows[(self.kind[rows] != 0) & (self.id[rows] == ids)]
+
+    def release(self, rows: npt.NDArray[np.integer] | int) -> None:
+        """These requests were answered, failed or given up."""
+        self.kind[rows] = RequestKind.FREE
+
+    def on_circuit(self, circuit: int) -> npt.NDArray[np.int64]:
+        """Rows of the requests that were sent on this circuit and are not answered."""
+        return np.flatnonzero((self.kind != 0) & (self.circuit == circuit))
+
+    def _make_room(self, first: int, n: int) -> None:
+        """Grow the ring until the rows of `n` ids from `first` are free."""
+        while True:
+            if n <= self.capacity:
+                rows = np.arange(first, first + n, dtype=np.int64) & (self.capacity - 1)
+                if not self.kind[rows].any():
+                    return
+            if self.capacity >= 1 << 28:
+                raise DaqcaError(f"{self.capacity} requests are outstanding: the servers do not answer")
+            self._double(n)
+
+    def _double(self, n: int) -> None:
+        old = {name: getattr(self, name) for name in self.COLUMNS}
+        used = np.flatnonzero(old["kind"])
+        capacity = self.capacity
+        while capacity < max(n, 2 * self.capacity):
+            capacity *= 2
+        self.capacity = capacity
+        rows = old["id"][used] & np.uint32(capacity - 1)
+        for name, (dtype, fill) in self.COLUMNS.items():
+            column = np.full(capacity, fill, dtype)
+            column[rows] = old[name][used]
+            setattr(self, name, column)
