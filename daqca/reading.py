@@ -1,0 +1,197 @@
+"""The reading of one PV, with its metadata and the words of alarms and types.
+
+Plain values, made by the engine and by snapshots. No columns, no files, no network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import datetime, timezone
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from daqca.outcome import Outcome
+
+NAN = float("nan")
+UNKNOWN_TYPE = 255
+"""The native type, in columns, of a channel that never connected."""
+
+TYPE_NAMES = ("STRING", "SHORT", "FLOAT", "ENUM", "CHAR", "LONG", "DOUBLE")
+"""Names of the plain DBR types 0 to 6 (``db_access.h``)."""
+
+Value = int | float | str | npt.NDArray[Any] | None
+"""A value as a user gets it: int for SHORT, ENUM, CHAR and LONG, float, str, or a one-dimensional
+array (native byte order; ``U`` for strings); None where there is no value."""
+
+
+class Severity(IntEnum):
+    """Alarm severity, as EPICS numbers it (``alarm.h``)."""
+
+    NO_ALARM = 0
+    MINOR = 1
+    MAJOR = 2
+    INVALID = 3
+
+
+class AlarmStatus(IntEnum):
+    """Alarm status, as EPICS numbers it (``alarm.h``)."""
+
+    NO_ALARM = 0
+    READ = 1
+    WRITE = 2
+    HIHI = 3
+    HIGH = 4
+    LOLO = 5
+    LOW = 6
+    STATE = 7
+    COS = 8
+    COMM = 9
+    TIMEOUT = 10
+    HWLIMIT = 11
+    CALC = 12
+    SCAN = 13
+    LINK = 14
+    SOFT = 15
+    BAD_SUB = 16
+    UDF = 17
+    DISABLE = 18
+    SIMM = 19
+    READ_ACCESS = 20
+    WRITE_ACCESS = 21
+
+
+def severity_name(severity: int) -> str:
+    """The name of an alarm severity, or its number in digits where EPICS has no name for it."""
+    return Severity(severity).name if 0 <= severity < len(Severity) else str(severity)
+
+
+def status_name(status: int) -> str:
+    """The name of an alarm status, or its number in digits where EPICS has no name for it."""
+    return AlarmStatus(status).name if 0 <= status < len(AlarmStatus) else str(status)
+
+
+def type_name(native_type: int | None) -> str:
+    """The name of a native type, or ``""`` if it is not known."""
+    return TYPE_NAMES[native_type] if native_type is not None and native_type < len(TYPE_NAMES) else ""
+
+
+def decode_text(raw: bytes) -> str:
+    """The text before the first zero byte: UTF-8, or Latin-1 where it is not UTF-8 (EPICS does not say)."""
+    end = raw.find(0)
+    if end >= 0:
+        raw = raw[:end]
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+def time_text(timestamp: int) -> str:
+    """A timestamp in ns since the Unix epoch as ISO 8601 in UTC with all nine decimals; ``""`` for 0."""
+    if not timestamp:
+        return ""
+    seconds, ns = divmod(int(timestamp), 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%dT%H:%M:%S}.{ns:09d}Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What a DBR_CTRL structure says of a PV besides its value.
+
+    Limits are NaN where the type has none, ``precision`` is None where it has none.
+    """
+
+    units: str = ""
+    precision: int | None = None
+    enum_strings: tuple[str, ...] = ()
+    upper_disp_limit: float = NAN
+    lower_disp_limit: float = NAN
+    upper_alarm_limit: float = NAN
+    upper_warning_limit: float = NAN
+    lower_warning_limit: float = NAN
+    lower_alarm_limit: float = NAN
+    upper_ctrl_limit: float = NAN
+    lower_ctrl_limit: float = NAN
+
+
+LIMITS = tuple(field.name for field in fields(Metadata))[3:]
+"""The names of the eight limits, in the order of the DBR_CTRL structures."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """One PV as it was read.
+
+    Parameters
+    ----------
+    name
+        The PV.
+    value
+        See `Value`. None if there is none, and then `outcome` says why.
+    status, severity
+        The alarm (`AlarmStatus`, `Severity`).
+    timestamp
+        Nanoseconds since the Unix epoch, by the IOC's clock; 0 if there is none.
+    outcome
+        What became of the read. `STALE` comes with the last value known.
+    native_type
+        DBR type 0 to 6 of the channel; None if it never connected.
+    metadata
+        Units, limits and the like, if they were asked for.
+    """
+
+    name: str
+    value: Value
+    status: int = 0
+    severity: int = 0
+    timestamp: int = 0
+    outcome: Outcome = Outcome.OK
+    native_type: int | None = None
+    metadata: Metadata | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the value was read as asked (its alarm may still be any)."""
+        return self.outcome is Outcome.OK
+
+    @property
+    def units(self) -> str:
+        """The engineering units; ``""`` if they were not asked for."""
+        return self.metadata.units if self.metadata else ""
+
+    @property
+    def precision(self) -> int | None:
+        """The number of decimals to show; None if it was not asked for or the type has none."""
+        return self.metadata.precision if self.metadata else None
+
+    @property
+    def enum_strings(self) -> tuple[str, ...]:
+        """The names of an enum's states; empty if they were not asked for or it is no enum."""
+        return self.metadata.enum_strings if self.metadata else ()
+
+    @property
+    def time(self) -> str:
+        """The timestamp as ISO 8601 in UTC, with nanoseconds."""
+        return time_text(self.timestamp)
+
+    def as_text(self) -> str:
+        """The value as a person would read it.
+
+        The state's name of an enum, the text of a CHAR array (a long string), numbers with the PV's
+        precision where these are known; ``""`` where there is no value.
+        """
+        value = self.value
+        if value is None:
+            return ""
+        if isinstance(value, np.ndarray):
+            if self.native_type == 4:
+                return decode_text(value.astype("u1").tobytes())
+            return " ".join(str(item) for item in value.tolist())
+        if isinstance(value, float) and self.precision is not None and self.precision >= 0:
+            return f"{value:.{self.precision}f}"
+        if isinstance(value, int) and 0 <= value < len(self.enum_strings):
+            return self.enum_strings[value]
+        return str(value)
