@@ -111,7 +111,11 @@ byte order of the network, which is that of the block."""
 
 
 class Event(NamedTuple):
-    """One event as a tuple, in the order of `EVENT`; ``value`` is a number, or (offset, length)."""
+    """One event as a tuple, in the order of `EVENT`.
+
+    ``value`` is (offset, length) if the event keeps data in the block (see `has_block`), else a number: 0.0 where
+    the kind has none.
+    """
 
     slot: int
     kind: int
@@ -120,7 +124,7 @@ class Event(NamedTuple):
     severity: int
     timestamp: int
     value: float | tuple[int, int]
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody asks of an event
     token: int
 
 
@@ -177,14 +181,14 @@ class Batch:
 
     def __iter__(self) -> Iterator[Event]:
         if self._rows is not None:
-            yield from (Event(*row) for row in self._rows)
+            yield from map(Event._make, self._rows)
             return
         records = self.records
-        inline = has_number(records).tolist()
+        placed = has_block(records).tolist()
         places = records.view(EVENT_BLOCK)
         offsets, lengths = places["offset"].tolist(), places["length"].tolist()
         for i, row in enumerate(records.tolist()):
-            yield Event(*row) if inline[i] else Event(*row[:6], (offsets[i], lengths[i]), *row[7:])
+            yield Event._make((*row[:6], (offsets[i], lengths[i]), *row[7:]) if placed[i] else row)
 
     def data(self, offset: int, length: int) -> memoryview:
         """The bytes of one event in the block."""
@@ -203,16 +207,23 @@ def is_number(kind: int, dbr_type: int, count: int) -> bool:
     return (kind == 1 or kind == 2) and count == 1 and 0 < dbr_type < 7
 
 
+def _is_value(records: Records) -> npt.NDArray[np.bool_]:
+    # One comparison for `kind in VALUE_KINDS`: kind 0, which is no kind, wraps round to 255.
+    found: npt.NDArray[np.bool_] = (records["kind"] - np.uint8(Kind.UPDATE)) <= Kind.READ - Kind.UPDATE
+    return found
+
+
 def has_number(records: Records) -> npt.NDArray[np.bool_]:
     """`is_number` for an array of `EVENT`, shape (n,)."""
-    dbr_type = records["dbr_type"]
-    return (records["kind"] <= Kind.READ) & (records["count"] == 1) & (dbr_type > 0) & (dbr_type < 7)
+    dbr_type: npt.NDArray[np.uint8] = records["dbr_type"]
+    scalar: npt.NDArray[np.bool_] = records["count"] == 1
+    return _is_value(records) & scalar & (dbr_type > 0) & (dbr_type < 7)
 
 
 def has_block(records: Records) -> npt.NDArray[np.bool_]:
     """Which events of an array of `EVENT` keep data in the block, shape (n,)."""
-    kind = records["kind"]
-    return ((kind <= Kind.READ) & ~has_number(records)) | (kind == Kind.PROPERTY)
+    metadata: npt.NDArray[np.bool_] = records["kind"] == Kind.PROPERTY
+    return (_is_value(records) & ~has_number(records)) | metadata
 
 
 def records_from_rows(rows: Sequence[tuple[Any, ...]]) -> Records:
