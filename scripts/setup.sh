@@ -106,7 +106,7 @@ fi
 
 say "installing daqca[$extras] into $venv (a minute or two the first time)"
 rm -f "$stamp"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[$extras]" ||
+"$venv/bin/python" -m pip install -qq --disable-pip-version-check --editable ".[$extras]" ||
     die "pip could not install daqca[$extras]; the reason is above. Nothing outside $venv was changed"
 wanted "$venv/bin/python" >"$stamp.new"
 mv "$stamp.new" "$stamp"
