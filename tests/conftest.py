@@ -1,0 +1,134 @@
+"""Fixtures for all tests: the environment of the session, its servers, and the check that nothing is left behind.
+
+Every test runs with ``EPICS_*`` variables that lead to the ports of this session and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support import leaks
+from support.ioc import (
+    SESSION_VARIABLE,
+    IOCFactory,
+    Servers,
+    clean_epics_environ,
+    joint_environ,
+    random_prefix,
+)
+from support.repeater import RepeaterProcess
+
+from daqca.sim import Ports, ServerProcess, SimIOC
+from daqca.sim.ports import ca_environ
+
+_SERVERS = pytest.StashKey[Servers]()
+
+
+@pytest.fixture(scope="session")
+def session_ports() -> Ports:
+    """The ports of the session: those of ``ioc``, and of the one repeater."""
+    return Ports.choose()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def session_environ(session_ports: Ports) -> Iterator[dict[str, str]]:
+    """Lead clients to the session's ``ioc``, whether it runs or not; mark all child processes."""
+    environ = ca_environ(session_ports)
+    with clean_epics_environ(environ), pytest.MonkeyPatch.context() as patch:
+        patch.setenv(SESSION_VARIABLE, secrets.token_hex(8))
+        yield environ
+
+
+@pytest.fixture(scope="session", autouse=True)
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory for the temporary files of the session; its path is short, as socket files need."""
+    # Decided before TMPDIR changes: what tests write to tmp_path stays for the developer.
+    tmp_path_factory.getbasetemp()
+    path = Path(tempfile.mkdtemp(prefix="dq"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(path))
+        patch.setenv("XDG_RUNTIME_DIR", str(path))
+        patch.setattr(tempfile, "tempdir", str(path))
+        yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def servers(session_ports: Ports, session_environ: dict[str, str], pytestconfig: pytest.Config) -> Iterator[Servers]:
+    """Every server that a fixture or a test has started."""
+    servers = Servers(session_ports.repeater)
+    pytestconfig.stash[_SERVERS] = servers
+    yield servers
+    servers.stop()
+
+
+@pytest.fixture(scope="session")
+def repeater(servers: Servers, session_ports: Ports) -> RepeaterProcess:
+    """The CA repeater of the session."""
+    repeater = RepeaterProcess(session_ports.repeater)
+    servers.add(repeater)
+    return repeater.start()
+
+
+@pytest.fixture(scope="session")
+def ioc(servers: Servers, session_ports: Ports, repeater: RepeaterProcess) -> SimIOC:
+    """A simulated IOC for the whole session, with records of every type; the environment leads to it.
+
+    Its values are those that ``daqca.sim.SimDatabase`` documents. A test that
+    stops it, or that puts to it what others would notice, takes ``make_ioc``.
+    """
+    ioc = SimIOC(random_prefix(), scalars=400, changing=30, rate_hz=20, ports=session_ports)
+    servers.add(ioc)
+    return ioc.start()
+
+
+@pytest.fixture
+def make_ioc(servers: Servers, repeater: RepeaterProcess) -> Iterator[IOCFactory]:
+    """Start IOCs for one test: ``make_ioc(scalars=100)`` or ``make_ioc(database_text)``.
+
+    Clients do not look for them until ``point_at(ioc)`` is called, or get ``ioc.environ``.
+    """
+    factory = IOCFactory(servers)
+    yield factory
+    factory.stop()
+
+
+@pytest.fixture
+def point_at(monkeypatch: pytest.MonkeyPatch, session_ports: Ports) -> Callable[..., dict[str, str]]:
+    """Lead the clients of one test to these servers: ``point_at(ioc, other)``."""
+
+    def point(*iocs: ServerProcess) -> dict[str, str]:
+        environ = joint_environ(iocs, session_ports.repeater)
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        return environ
+
+    return point
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(request: pytest.FixtureRequest, scratch: Path) -> Iterator[None]:
+    """Fail a test that leaves a thread, a process, a socket or a socket file behind."""
+    session = os.environ[SESSION_VARIABLE]
+    before = leaks.Snapshot.take(session, scratch)
+    yield
+    servers = request.config.stash.get(_SERVERS, None)
+    left = leaks.wait_for_none(before, session, scratch, servers.pids() if servers else set())
+    if left:
+        pytest.fail("left behind:\n  " + "\n  ".join(left), pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Show what the servers printed beside a failure."""
+    report = yield
+    servers = item.config.stash.get(_SERVERS, None)
+    if report.failed and servers is not None:
+        report.sections.extend((f"output of {title}", output) for title, output in servers.reports() if output)
+    return report
