@@ -19,11 +19,11 @@ Address = tuple[str, int]
 
 SERVER_PORT = 5064
 REPEATER_PORT = 5065
-CONNECTION_TIMEOUT = 30.0
+CONN_TMO = 30.0
 MAX_SEARCH_PERIOD = 300.0
 LEAST_SEARCH_PERIOD = 60.0
 MAX_ARRAY_BYTES = 16_384
-MULTICAST_TTL = 1
+MCAST_TTL = 1
 REPEATER_LINGER = 60.0
 USER_PORTS = 5001
 """EPICS takes no port below (``IPPORT_USERRESERVED``), in clients and servers alike."""
@@ -31,13 +31,13 @@ USER_PORTS = 5001
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a CA client was told about its network.
+    """What a CA client was told about its network; fields bear the names of the variables.
 
     Parameters
     ----------
-    address_list
+    addr_list
         Where to search: the entries of EPICS_CA_ADDR_LIST, resolved, each once.
-    auto_address_list
+    auto_addr_list
         Whether to search the networks of all interfaces too: EPICS_CA_AUTO_ADDR_LIST is not NO.
     name_servers
         Where to search by TCP: EPICS_CA_NAME_SERVERS.
@@ -45,7 +45,7 @@ class Settings:
         The port of addresses without one: EPICS_CA_SERVER_PORT, 5064.
     repeater_port
         EPICS_CA_REPEATER_PORT, 5065.
-    connection_timeout
+    conn_tmo
         Seconds of silence after which a server is asked whether it lives: EPICS_CA_CONN_TMO, 30.
     max_search_period
         The longest wait in seconds between two searches for a name: EPICS_CA_MAX_SEARCH_PERIOD, 300, at least 60.
@@ -53,7 +53,7 @@ class Settings:
         The largest array to transfer: EPICS_CA_MAX_ARRAY_BYTES, 16384 (see `payload_limit`).
     auto_array_bytes
         Whether any size will do: EPICS_CA_AUTO_ARRAY_BYTES is not NO.
-    multicast_ttl
+    mcast_ttl
         EPICS_CA_MCAST_TTL, 1.
     repeater_linger
         Seconds that a repeater which we start stays without clients: DAQCA_REPEATER_LINGER, 60.
@@ -63,16 +63,16 @@ class Settings:
         depend on it; ``daqca doctor`` shows them.
     """
 
-    address_list: tuple[Address, ...] = ()
-    auto_address_list: bool = True
+    addr_list: tuple[Address, ...] = ()
+    auto_addr_list: bool = True
     name_servers: tuple[Address, ...] = ()
     server_port: int = SERVER_PORT
     repeater_port: int = REPEATER_PORT
-    connection_timeout: float = CONNECTION_TIMEOUT
+    conn_tmo: float = CONN_TMO
     max_search_period: float = MAX_SEARCH_PERIOD
     max_array_bytes: int = MAX_ARRAY_BYTES
     auto_array_bytes: bool = True
-    multicast_ttl: int = MULTICAST_TTL
+    mcast_ttl: int = MCAST_TTL
     repeater_linger: float = REPEATER_LINGER
     problems: tuple[str, ...] = ()
 
@@ -91,9 +91,9 @@ class Settings:
         read = _Reader(environ)
         server_port = read.port("EPICS_CA_SERVER_PORT", SERVER_PORT)
         auto = read.is_on("EPICS_CA_AUTO_ADDR_LIST")
-        address_list = read.addresses("EPICS_CA_ADDR_LIST", server_port)
+        addr_list = read.addresses("EPICS_CA_ADDR_LIST", server_port)
         name_servers = read.addresses("EPICS_CA_NAME_SERVERS", server_port)
-        if not (auto or address_list or name_servers):
+        if not (auto or addr_list or name_servers):
             read.problems.append(
                 "no PV will be found, for there is no address to search: EPICS_CA_AUTO_ADDR_LIST is NO, and "
                 "EPICS_CA_ADDR_LIST and EPICS_CA_NAME_SERVERS have no usable entry"
@@ -103,16 +103,16 @@ class Settings:
             read.problems.append(f"EPICS_CA_MAX_SEARCH_PERIOD is {period:g} s; {LEAST_SEARCH_PERIOD:g} s is used")
             period = LEAST_SEARCH_PERIOD
         return cls(
-            address_list=address_list,
-            auto_address_list=auto,
+            addr_list=addr_list,
+            auto_addr_list=auto,
             name_servers=name_servers,
             server_port=server_port,
             repeater_port=read.port("EPICS_CA_REPEATER_PORT", REPEATER_PORT),
-            connection_timeout=read.number("EPICS_CA_CONN_TMO", CONNECTION_TIMEOUT),
+            conn_tmo=read.number("EPICS_CA_CONN_TMO", CONN_TMO),
             max_search_period=period,
             max_array_bytes=read.integer("EPICS_CA_MAX_ARRAY_BYTES", MAX_ARRAY_BYTES, 1),
             auto_array_bytes=read.is_on("EPICS_CA_AUTO_ARRAY_BYTES"),
-            multicast_ttl=read.integer("EPICS_CA_MCAST_TTL", MULTICAST_TTL, 0, 255),
+            mcast_ttl=read.integer("EPICS_CA_MCAST_TTL", MCAST_TTL, 0, 255),
             repeater_linger=read.number("DAQCA_REPEATER_LINGER", REPEATER_LINGER),
             problems=tuple(read.problems),
         )
@@ -134,8 +134,8 @@ class Settings:
         OSError
             If the system does not tell its interfaces.
         """
-        automatic = broadcast_addresses() if self.auto_address_list else []
-        return list(dict.fromkeys([*((ip, self.server_port) for ip in automatic), *self.address_list]))
+        automatic = broadcast_addresses() if self.auto_addr_list else []
+        return list(dict.fromkeys([*((ip, self.server_port) for ip in automatic), *self.addr_list]))
 
 
 class _Reader:

@@ -57,9 +57,9 @@ def test_the_environment_is_read_as_epics_reads_it(epics, environ):
 def test_defaults():
     assert read() == Settings() == Settings.from_environ({"PATH": "/bin"})
     settings = Settings()
-    assert (settings.server_port, settings.repeater_port, settings.multicast_ttl) == (5064, 5065, 1)
-    assert (settings.connection_timeout, settings.max_search_period, settings.max_array_bytes) == (30.0, 300.0, 16384)
-    assert settings.auto_address_list
+    assert (settings.server_port, settings.repeater_port, settings.mcast_ttl) == (5064, 5065, 1)
+    assert (settings.conn_tmo, settings.max_search_period, settings.max_array_bytes) == (30.0, 300.0, 16384)
+    assert settings.auto_addr_list
     assert settings.auto_array_bytes
     assert settings.problems == ()
     assert [port for _, port in settings.search_addresses()] == [5064] * len(settings.search_addresses())
@@ -98,7 +98,7 @@ def test_an_entry_that_leads_nowhere_is_left_out_and_told(monkeypatch, variable,
 
     monkeypatch.setattr(socket, "gethostbyname", no_dns)
     settings = read(**{variable: f"10.0.0.1 {entry} 10.0.0.2", "AUTO_ADDR_LIST": "NO"})
-    found = settings.address_list if variable == "ADDR_LIST" else settings.name_servers
+    found = settings.addr_list if variable == "ADDR_LIST" else settings.name_servers
     assert found == (("10.0.0.1", 5064), ("10.0.0.2", 5064))
     (problem,) = settings.problems
     assert problem.startswith(f"EPICS_CA_{variable}: {entry!r} is left out; {why}")
@@ -162,7 +162,7 @@ def test_any_text_is_settings_or_a_configuration_error(environ):
         words = ""
     assert not words or any(f"EPICS_CA_{variable}=" in words for variable in environ)
     assert 5001 <= settings.server_port <= 65535
-    assert settings.connection_timeout > 0
+    assert settings.conn_tmo > 0
 
 
 def test_the_loopback_interface_is_known_but_not_searched():

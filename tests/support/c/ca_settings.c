@@ -27,13 +27,13 @@ int main(void)
     printf("server_port %u\n", port);
     printf("repeater_port %u\n", envGetInetPortConfigParam(&EPICS_CA_REPEATER_PORT, 5065));
     if (envGetDoubleConfigParam(&EPICS_CA_CONN_TMO, &number) == 0)
-        printf("connection_timeout %g\n", number);
+        printf("conn_tmo %g\n", number);
     if (envGetDoubleConfigParam(&EPICS_CA_MAX_SEARCH_PERIOD, &number) == 0)
         printf("max_search_period %g\n", number);
     if (envGetLongConfigParam(&EPICS_CA_MAX_ARRAY_BYTES, &integer) == 0)
         printf("max_array_bytes %ld\n", integer);
     if (envGetLongConfigParam(&EPICS_CA_MCAST_TTL, &integer) == 0)
-        printf("multicast_ttl %ld\n", integer);
+        printf("mcast_ttl %ld\n", integer);
     configureChannelAccessAddressList(&search, epicsSocketCreate(AF_INET, SOCK_DGRAM, 0), port);
     addresses("search", &search);
     addAddrToChannelAccessAddressList(&name_servers, &EPICS_CA_NAME_SERVERS, port, 0);
