@@ -89,6 +89,13 @@ def decode_text(raw: bytes) -> str:
         return raw.decode("latin-1")
 
 
+def encode_text(text: str, size: int) -> bytes:
+    """The bytes that `decode_text` reads as `text`, in at most `size` bytes; what is too long is cut."""
+    raw = text.encode()
+    # A text that came as Latin-1 may not fit as UTF-8.
+    return raw if len(raw) <= size else text.encode("latin-1", "replace")[:size]
+
+
 def time_text(timestamp: int) -> str:
     """A timestamp in ns since the Unix epoch as ISO 8601 in UTC with all nine decimals; ``""`` for 0."""
     if not timestamp:

@@ -88,6 +88,7 @@ class Snapshot:
         self.outcome: npt.NDArray[np.uint8] = np.asarray(outcome, np.uint8)
         self.native_type: npt.NDArray[np.uint8] = np.asarray(native_type, np.uint8)
         self.data: dict[int, Datum] = dict(data or {})
+        self._check_data()
         self.count: npt.NDArray[np.uint32] = self._counts() if count is None else np.asarray(count, np.uint32)
         self.native_count: npt.NDArray[np.uint32] = (
             self.count if native_count is None else np.asarray(native_count, np.uint32)
@@ -112,6 +113,11 @@ class Snapshot:
             if value is not None and len(value) != size:
                 raise ValueError(f"column {column!r} has {len(value)} rows, but there are {size} names")
 
+    def _check_data(self) -> None:
+        size = len(self.names)
+        if self.data and not 0 <= min(self.data) <= max(self.data) < size:
+            raise ValueError(f"there is data for index {max(self.data)}, but there are {size} names")
+
     # ---- what was read
 
     @property
@@ -123,7 +129,8 @@ class Snapshot:
     @property
     def has_value(self) -> npt.NDArray[np.bool_]:
         """Which PVs have a value, if only a stale one, shape (n,)."""
-        return self.ok | (self.outcome == Outcome.STALE)
+        has_value: npt.NDArray[np.bool_] = self.ok | (self.outcome == Outcome.STALE)
+        return has_value
 
     @property
     def missing(self) -> dict[str, Outcome]:
@@ -162,7 +169,7 @@ class Snapshot:
                 result[i] = decode_text(bytes(raw))
             elif there[i]:
                 result[i] = self._value(i)
-        for i in np.flatnonzero((self.native_count > 1) & (self.count == 1) & has_value).tolist():
+        for i in np.flatnonzero((self.native_count > 1) & (self.count <= 1) & has_value).tolist():
             result[i] = self._value(i)
         return result
 
@@ -176,7 +183,7 @@ class Snapshot:
         if datum is None:
             number = float(self.number[index])
             if is_array:
-                return np.full(1, number).astype(_native_dtype(native))
+                return np.full(int(self.count[index]), number).astype(_native_dtype(native))
             return number if native in _FLOATS or not np.isfinite(number) else int(number)
         dbr_type, count, raw = datum
         if dbr_type == 0:

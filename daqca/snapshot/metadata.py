@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from daqca.reading import LIMITS, Metadata, decode_text
+from daqca.reading import LIMITS, Metadata, decode_text, encode_text
 
 NO_PRECISION = -1
 """The precision, in the column, of a PV that has none."""
@@ -53,7 +53,7 @@ class MetadataColumns:
 
     def set(self, index: int, metadata: Metadata) -> None:
         """Put the metadata of one PV into the columns."""
-        self.units[index] = metadata.units.encode("latin-1", "replace")
+        self.units[index] = encode_text(metadata.units, 8)
         self.precision[index] = NO_PRECISION if metadata.precision is None else metadata.precision
         self.limits[index] = [getattr(metadata, name) for name in LIMITS]
         if metadata.enum_strings:
