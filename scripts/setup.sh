@@ -20,9 +20,9 @@ stamp=$venv/.installed-$purpose
 say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
-# Install Debian packages where we may; otherwise say what is missing and how to get it.
-need_packages() { # why package...
-    local why=$1
+# Install Debian packages where we may; otherwise say all that is missing and how to get it.
+need_packages() { # what is missing, packages...
+    local why="missing: $1"
     shift
     local advice="$why. Install it, then run make again. On Debian and Ubuntu:
     sudo apt-get update && sudo apt-get install --no-install-recommends $*"
@@ -50,13 +50,8 @@ version() { "$1" -c 'import sys, platform; print(sys.version, platform.machine()
 
 find_python() {
     local candidate
-    if [ -n "${PYTHON:-}" ]; then
-        supported "$PYTHON" || die "PYTHON=$PYTHON is not a Python from 3.10 to 3.14"
-        printf '%s\n' "$PYTHON"
-        return
-    fi
-    for candidate in python3 python3.13 python3.12 python3.11 python3.10 python3.14; do
-        if command -v "$candidate" >/dev/null && supported "$candidate"; then
+    for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python3.10 python3.14}; do
+        if supported "$candidate"; then
             printf '%s\n' "$candidate"
             return
         fi
@@ -69,44 +64,48 @@ wanted() { { cat pyproject.toml scripts/setup.sh; pwd; version "$1"; } | sha256s
 # One set-up at a time: `make -j demo test` or two terminals share the environment.
 if [ -z "${DAQCA_SETUP_LOCKED:-}" ] && command -v flock >/dev/null; then
     export DAQCA_SETUP_LOCKED=1
-    exec flock . "${BASH_SOURCE[0]}" "$@"
+    exec flock . "$PWD/scripts/setup.sh" "$@"
 fi
 
-# Tests and benchmarks compile small C programs against libca's headers (from a wheel).
+# What the system must give. Tests and benchmarks compile small C programs against libca's headers (from a wheel).
+python=$(find_python) || python=
+[ -n "$python" ] || [ -z "${PYTHON:-}" ] || die "PYTHON=$PYTHON is not a Python from 3.10 to 3.14"
+missing=() packages=()
+if [ -z "$python" ]; then
+    missing+=("Python 3.10 to 3.14") packages+=(python3 python3-venv)
+fi
 if [ "$purpose" != demo ] && ! echo '#include <stdio.h>' | cc -E - >/dev/null 2>&1; then
-    need_packages "a C compiler with the C library's headers is missing" gcc libc6-dev
+    missing+=("a C compiler with headers") packages+=(gcc libc6-dev)
 fi
 
-python=$(find_python) || {
-    need_packages "Python 3.10 to 3.14 is missing" python3 python3-venv
-    python=$(find_python) || die "this system's Python is not one from 3.10 to 3.14: set PYTHON=/path/to/python"
-}
-
-if [ -f "$stamp" ] && supported "$venv/bin/python" && [ "$(cat "$stamp")" = "$(wanted "$venv/bin/python")" ]; then
-    if [ -z "${PYTHON:-}" ] || [ "$(version "$PYTHON")" = "$(version "$venv/bin/python")" ]; then
-        exit 0
-    fi
+if [ ${#missing[@]} = 0 ] && [ -f "$stamp" ] && supported "$venv/bin/python" &&
+    [ "$(version "$venv/bin/python")" = "$(version "$python")" ] && [ "$(cat "$stamp")" = "$(wanted "$python")" ]; then
+    exit 0
 fi
 
-if ! "$python" -c 'import venv, ensurepip' >/dev/null 2>&1; then
-    package=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
-    need_packages "$python cannot make virtual environments (no ensurepip)" "$package"
+if [ -n "$python" ] && ! "$python" -c 'import venv, ensurepip' >/dev/null 2>&1; then
+    missing+=("virtual environments for $python (ensurepip)")
+    packages+=("$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')")
+fi
+if [ ${#missing[@]} != 0 ]; then
+    need_packages "$(printf '%s, ' "${missing[@]}" | sed 's/, $//')" "${packages[@]}"
+    [ -n "$python" ] || python=$(find_python) ||
+        die "this system's Python is not one from 3.10 to 3.14: set PYTHON=/path/to/python"
 fi
 
 # An environment of another interpreter, a half-made one, or one that was moved here (its scripts would run the
 # Python of the old folder) is made anew.
-if ! supported "$venv/bin/python" ||
-    [ "$(version "$venv/bin/python")" != "$(version "$python")" ] ||
-    [ "$("$venv/bin/python" -m pip --version 2>/dev/null | grep -cF "$PWD/$venv/")" = 0 ] ||
-    ! head -n 1 "$venv/bin/pip" 2>/dev/null | grep -qF "$PWD/$venv/"; then
+made="$PWD $(version "$python")"
+if [ "$(cat "$venv/.made" 2>/dev/null)" != "$made" ] || ! supported "$venv/bin/python"; then
     say "making $venv with $("$python" --version)"
     rm -rf "$venv"
     "$python" -m venv "$venv"
+    printf '%s\n' "$made" >"$venv/.made"
 fi
 
 say "installing daqca[$extras] into $venv (a minute or two the first time)"
 rm -f "$stamp"
 "$venv/bin/python" -m pip install -qq --disable-pip-version-check --editable ".[$extras]" ||
-    die "pip could not install daqca[$extras]; the reason is above. Nothing outside $venv was changed"
+    die "pip could not install daqca[$extras]; the reason is above. 'make clean' starts anew"
 wanted "$venv/bin/python" >"$stamp.new"
 mv "$stamp.new" "$stamp"
