@@ -1,0 +1,71 @@
+"""PyEpics: ``caget_many``, and the recipe of its manual for many PVs (chapter 10.2), with time and alarm or without."""
+# ruff: noqa: D102 - the methods are those of Adapter
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import epics
+from _common import Adapter, Tally, play
+from epics import ca, dbr
+
+
+class Many(Adapter):
+    """``caget_many``. It gives values alone: no time, no alarm."""
+
+    def read(self) -> Sequence[float]:
+        return epics.caget_many(self.names, connection_timeout=60, timeout=10)
+
+    def getter(self) -> Callable[[], float]:
+        pv = epics.PV(self.names[0], form="time", auto_monitor=False)
+        pv.wait_for_connection(10)
+        return pv.get
+
+    def monitor(self, tally: Tally) -> None:
+        def updater(index: int) -> Callable[..., None]:
+            return lambda value, **_: tally.seen(value, index)
+
+        mask = dbr.DBE_VALUE | dbr.DBE_ALARM
+        self.pvs = [
+            epics.PV(name, form="time", auto_monitor=mask, callback=updater(index))
+            for index, name in enumerate(self.names)
+        ]
+
+
+class Recipe(Many):
+    """Create all, wait for all, ask for all, collect all; ``time=yes`` asks for time and alarm with each value."""
+
+    def read(self) -> Sequence[float]:
+        channels = [ca.create_channel(name, connect=False, auto_cb=False) for name in self.names]
+        deadline = time.monotonic() + 60
+        for channel in channels:
+            while ca.state(channel) != dbr.CS_CONN and time.monotonic() < deadline:
+                ca.poll()
+        if self.options.get("time") != "yes":
+            for channel in channels:
+                ca.get(channel, wait=False)
+            ca.poll()
+            return [ca.get_complete(channel, timeout=10) for channel in channels]
+        types = [ca.promote_type(channel, use_time=True) for channel in channels]
+        for channel, ftype in zip(channels, types, strict=True):
+            ca.get_with_metadata(channel, ftype=ftype, wait=False)
+        ca.poll()
+        self.answers = [
+            ca.get_complete_with_metadata(channel, ftype=ftype, timeout=10)
+            for channel, ftype in zip(channels, types, strict=True)
+        ]
+        return [answer["value"] for answer in self.answers]
+
+    def stamps(self) -> Sequence[float] | None:
+        if self.options.get("time") != "yes":
+            return None
+        return [answer["timestamp"] for answer in self.answers]
+
+
+def make(names: Sequence[str], **options: str) -> Adapter:
+    return (Recipe if options.pop("how", "") == "recipe" else Many)(names, **options)
+
+
+if __name__ == "__main__":
+    play(make)

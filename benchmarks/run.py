@@ -1,0 +1,76 @@
+"""The benchmark: daqca beside the other clients, in one run against one IOC. ``python benchmarks/run.py --help``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+if __package__ in (None, ""):  # run as a file: this folder is the package
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from benchmarks import report, rows, streams
+from benchmarks.bench import Bench, Measurement
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row: its title, the aim, what was done in words, and the function that does it."""
+
+    title: str
+    aim: str
+    measure: Callable[[Bench, Callable[[str], None]], list[Measurement]]
+
+
+ROWS = {
+    "cold": Row(
+        "20,000 scalars, cold",
+        "daqca in process at most 1.3 x C and at least 12 x faster than `caget_many`; "
+        "through 2 workers at most 2 x the in-process time",
+        rows.cold,
+    ),
+    "warm": Row(
+        "20,000 scalars, warm",
+        "daqca in process at most 1.5 x C, at least 80 x faster than pyepics and 15 x faster than repics; "
+        "through 2 workers at most 2 x the in-process time",
+        rows.warm,
+    ),
+    "get": Row("One get", "p50 at most 15 us and under repics", rows.get),
+    "monitors": Row(
+        "Monitors at 50,000 updates/s", "less CPU than the other Python clients, none lost", streams.monitors
+    ),
+    "import": Row("Import", "under 100 ms more than numpy", rows.imports),
+    "memory": Row("Memory", "under 1 kB in worker and client together", rows.memory),
+}
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="2,000 PVs and 3 runs, to try it out; nothing is written.")
+@click.option("--only", multiple=True, type=click.Choice(list(ROWS)), help="Only this row; may be given again.")
+@click.option("--runs", default=5, show_default=True, help="Measurements of each client in each row.")
+def main(quick: bool, only: tuple[str, ...], runs: int) -> None:
+    """Measure, print the tables, and write them to results.json and README.md beside this file."""
+    pvs = 20_000
+    if quick:
+        runs, pvs = min(runs, 3), 2_000
+    say = click.echo
+    results = {}
+    with Bench(runs, pvs) as bench:
+        for key in only or ROWS:
+            row = ROWS[key]
+            say(f"{row.title} ({key})")
+            start = time.perf_counter()
+            measurements = row.measure(bench, say)
+            how = " ".join((row.measure.__doc__ or "").split())
+            results[key] = report.as_result(row.title, row.aim, how, runs, pvs, measurements)
+            say(f"  {time.perf_counter() - start:.0f} s\n\n{report.table(results[key])}")
+            if not quick:
+                report.write_readme(report.keep(results), list(ROWS))
+
+
+if __name__ == "__main__":
+    main()
