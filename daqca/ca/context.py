@@ -1,0 +1,565 @@
+"""The sockets, the I/O thread and the lock of one CA client; what the bytes mean is decided in `shard`.
+
+A thread that waits for an answer reads the socket itself when nobody else does (the leader); otherwise
+the I/O thread reads. Batches go to one function, under the context's lock, in order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import getpass
+import logging
+import os
+import select
+import socket
+import struct
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from daqca.ca.channels import AUTO, Slots, State
+from daqca.ca.circuit import Circuit, CircuitState
+from daqca.ca.registration import Registration
+from daqca.ca.settings import Settings
+from daqca.ca.shard import Address, Shard
+from daqca.errors import EngineClosedError, ProtocolError
+from daqca.events import Batch, Kind, Reason
+
+log = logging.getLogger("daqca.ca")
+
+_IN, _OUT = select.EPOLLIN, select.EPOLLOUT
+_DONTWAIT = socket.MSG_DONTWAIT
+_LEADER_TICK = 0.05
+"""Seconds a leader blocks in one recv before it looks at its deadline."""
+_MAX_READS = 8
+_MAX_DATAGRAMS = 64
+_AGAIN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
+
+_contexts: weakref.WeakSet[Context] = weakref.WeakSet()
+"""The live contexts, only for the child of a fork, which must drop their sockets."""
+
+
+class Waiter:
+    """Something a thread waits for. Whoever completes it sets `done` by `complete`."""
+
+    __slots__ = ("_lock", "done")
+
+    def __init__(self) -> None:
+        self.done = False
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def complete(self) -> None:
+        """Wake the waiting thread."""
+        if not self.done:
+            self.done = True
+            self._lock.release()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for completion by another thread; returns `done`."""
+        if not self.done and timeout > 0:
+            self._lock.acquire(timeout=min(timeout, threading.TIMEOUT_MAX))
+        return self.done
+
+
+class Link:
+    """A circuit with its socket. Whoever holds `reader` may read it."""
+
+    __slots__ = ("circuit", "closed", "fd", "mask", "reader", "since", "sock")
+
+    def __init__(self, circuit: Circuit, sock: socket.socket, now: float):
+        self.circuit = circuit
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.reader = threading.Lock()
+        self.mask = _OUT
+        self.since = now
+        self.closed = False
+
+    def release(self) -> None:
+        """Stop reading. Whoever reads closes the socket of a closed link, so that no fd is reused under it."""
+        self.reader.release()
+        if self.closed and not self.reader.locked():
+            self.sock.close()
+
+
+class Context:
+    """One Channel Access client: a shard, its sockets and its I/O thread.
+
+    Parameters
+    ----------
+    deliver
+        Called with every batch, in order, under the context's lock, by the thread that read it. It must
+        be quick and must not call back into the context.
+    settings
+        Default: from the environment.
+
+    Notes
+    -----
+    Every method may be called from any thread. After a fork the child's copy is closed.
+    """
+
+    def __init__(self, deliver: Callable[[Batch], None], settings: Settings | None = None):
+        self.settings = settings if settings is not None else Settings.from_environ()
+        self.lock = threading.RLock()
+        self.shard = Shard(self.settings, _user(), socket.gethostname())
+        self.batches = 0
+        self.events = 0
+        self.is_closed = False
+        self._deliver = deliver
+        self._links: dict[int, Link] = {}
+        self._by_fd: dict[int, Link] = {}
+        self._epoll = select.epoll()
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._udp = _udp_socket(self.settings)
+        self._addresses = self.settings.search_addresses()
+        self.shard.searcher.use_window = bool(self._addresses)
+        self._registration = Registration(self.settings)
+        self._epoll.register(self._wake_read, _IN)
+        self._epoll.register(self._udp.fileno(), _IN)
+        self._sleeps_until = 0.0
+        self._thread = threading.Thread(target=self._run, name="daqca-ca", daemon=True)
+        _contexts.add(self)
+        self._thread.start()
+
+    def __enter__(self) -> Context:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- what a client asks for -----------------------------------------------------------------
+
+    def add(self, names: Sequence[str]) -> Slots:
+        """Add channels and begin to search them; returns their slots, shape (n,)."""
+        with self.lock:
+            self._check_open()
+            slots = self.shard.add(names)
+            self._pump()
+            return slots
+
+    def remove(self, slots: Slots) -> None:
+        """Clear channels."""
+        with self.lock:
+            self._check_open()
+            self.shard.remove(slots)
+            self._pump()
+
+    def read(self, slots: Slots, dbr_type: int = AUTO, count: int = 0) -> int:
+        """See `Shard.read`. To register what the answers complete, hold `lock` around this call."""
+        with self.lock:
+            self._check_open()
+            first = self.shard.read(slots, dbr_type, count)
+            self._pump()
+            return first
+
+    def read_one(self, slot: int) -> tuple[int, Circuit | None]:
+        """See `Shard.read_one`. To register what the answer completes, hold `lock` around this call."""
+        with self.lock:
+            self._check_open()
+            id_, circuit = self.shard.read_one(slot)
+            if circuit is not None:
+                self._flush(self._links[circuit.index])
+            return id_, circuit
+
+    def cancel(self, first: int, n: int = 1) -> None:
+        """Give up requests."""
+        with self.lock:
+            self.shard.cancel(first, n)
+
+    def subscribe(self, slots: Slots, mask: int, dbr_type: int = AUTO, kind: int = Kind.UPDATE) -> npt.NDArray[np.uint32]:
+        """See `Shard.subscribe`."""
+        with self.lock:
+            self._check_open()
+            ids = self.shard.subscribe(slots, mask, dbr_type, kind)
+            self._pump()
+            return ids
+
+    def unsubscribe(self, ids: npt.NDArray[np.uint32]) -> None:
+        """See `Shard.unsubscribe`."""
+        with self.lock:
+            if not self.is_closed:
+                self.shard.unsubscribe(ids)
+                self._pump()
+
+    def write_one(
+        self, slot: int, dbr_type: int, count: int, payload: bytes, notify: bool
+    ) -> tuple[int, Circuit | None]:
+        """See `Shard.write_one`; a channel that is not connected gives (0, None) and nothing is sent."""
+        with self.lock:
+            self._check_open()
+            if self.shard.channels.state[slot] != State.CONNECTED:
+                return 0, None
+            id_, circuit = self.shard.write_one(slot, dbr_type, count, payload, notify)
+            self._flush(self._links[circuit.index])
+            return id_, circuit
+
+    def write_doubles(self, slots: Slots, values: npt.NDArray[np.float64], notify: bool) -> int:
+        """See `Shard.write_doubles`; all channels must be connected (check under `lock`)."""
+        with self.lock:
+            self._check_open()
+            first = self.shard.write_doubles(slots, values, notify)
+            self._pump()
+            return first
+
+    def set_events(self, on: bool) -> None:
+        """Flow control: have the servers hold back and merge updates, or resume."""
+        with self.lock:
+            for circuit in self.shard.circuits.values():
+                circuit.set_events(on)
+            self._pump()
+
+    def stats(self) -> dict[str, Any]:
+        """Counters since the start."""
+        with self.lock:
+            shard, searcher = self.shard, self.shard.searcher
+            states = np.bincount(shard.channels.state[: len(shard.channels.names)], minlength=5)
+            return {
+                "channels": len(shard.channels),
+                "searching": int(states[State.SEARCHING]),
+                "connected": int(states[State.CONNECTED]),
+                "unresponsive": int(states[State.UNRESPONSIVE]),
+                "circuits": len(shard.circuits),
+                "subscriptions": len(shard.subscriptions),
+                "batches": self.batches,
+                "events": self.events,
+                "bytes_received": sum(circuit.received for circuit in shard.circuits.values()),
+                "stray_messages": sum(circuit.stray for circuit in shard.circuits.values()),
+                "protocol_errors": shard.protocol_errors,
+                "searches_sent": searcher.sent,
+                "searches_answered": searcher.answered,
+                "malformed_datagrams": searcher.malformed,
+                "duplicate_names": len(shard.duplicates),
+            }
+
+    # --- leader and follower --------------------------------------------------------------------
+
+    def wait(self, waiter: Waiter, circuit: Circuit | None, timeout: float) -> bool:
+        """Wait until `waiter` is done, reading `circuit` meanwhile if nobody else does.
+
+        Returns
+        -------
+        Whether it is done; False after `timeout` seconds.
+        """
+        link = self._links.get(circuit.index) if circuit is not None else None
+        if link is None or not link.reader.acquire(blocking=False):
+            return waiter.wait(timeout)
+        deadline = time.monotonic() + timeout
+        try:
+            self._listen(link, False)
+            self._lead(link, waiter, deadline)
+        finally:
+            link.release()
+            with self.lock:
+                self._listen(link, True)
+        # The circuit may have been closed, or the answer may come on another one.
+        return waiter.done or waiter.wait(deadline - time.monotonic())
+
+    def _lead(self, link: Link, waiter: Waiter, deadline: float) -> None:
+        circuit, sock = link.circuit, link.sock
+        while not waiter.done and not self.is_closed and self._by_fd.get(link.fd) is link:
+            now = time.monotonic()
+            if now >= deadline:
+                return
+            if deadline - now < 2 * _LEADER_TICK and not select.select([link.fd], [], [], deadline - now)[0]:
+                return
+            try:
+                n = sock.recv_into(circuit.get_buffer())
+            except OSError as error:
+                if error.errno in _AGAIN:
+                    continue
+                n = 0
+            self._received(link, n)
+
+    def _listen(self, link: Link, on: bool) -> None:
+        """Have the I/O thread listen to a link, or leave it to a leader."""
+        mask = link.mask | _IN if on else link.mask & ~_IN
+        if mask != link.mask and self._by_fd.get(link.fd) is link:
+            link.mask = mask
+            self._epoll.modify(link.fd, mask)
+
+    # --- the I/O thread -------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self.is_closed:
+            try:
+                self._turn()
+            except Exception:
+                if self.is_closed:
+                    return
+                log.exception("the I/O thread met an error and goes on")
+
+    def _turn(self) -> None:
+        with self.lock:
+            now = time.monotonic()
+            due = min(self.shard.tick(now), self._registration.check(now, self._udp))
+            due = min(due, self._check_connecting(now))
+            self._pump()
+            search = self.shard.searcher.next_time(now)
+            self._sleeps_until = due if search is None else min(due, search)
+            timeout = max(self._sleeps_until - now, 0.0)
+        ready = self._epoll.poll(timeout)
+        for fd, mask in ready:
+            link = self._by_fd.get(fd)
+            if link is not None:
+                self._serve(link, mask)
+            elif fd == self._udp.fileno():
+                self._read_udp()
+            elif fd == self._wake_read:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake_read, 4096)
+
+    def _serve(self, link: Link, mask: int) -> None:
+        if link.circuit.state == CircuitState.CONNECTING:
+            self._finish_connecting(link)
+            return
+        if mask & _OUT:
+            with self.lock:
+                self._flush(link)
+        if not mask & ~_OUT or not link.reader.acquire(blocking=False):
+            return
+        try:
+            for _ in range(_MAX_READS):
+                buffer = link.circuit.get_buffer()
+                try:
+                    n = link.sock.recv_into(buffer, 0, _DONTWAIT)
+                except OSError as error:
+                    if error.errno in _AGAIN:
+                        return
+                    n = 0
+                self._received(link, n)
+                if n < len(buffer):
+                    return
+        finally:
+            link.release()
+
+    def _received(self, link: Link, n: int) -> None:
+        """`n` bytes were read (0: the server closed the circuit). The caller holds the link's reader."""
+        with self.lock:
+            if self._by_fd.get(link.fd) is not link:
+                return
+            if n == 0:
+                self._close_link(link, Reason.CLOSED)
+            else:
+                try:
+                    self.shard.bytes_received(link.circuit, n, time.monotonic())
+                except ProtocolError as error:
+                    log.error("closing the circuit to %s: %s", link.circuit.name, error)
+                    self._close_link(link, Reason.PROTOCOL_ERROR)
+            self._pump()
+
+    def _read_udp(self) -> None:
+        replies: list[tuple[bytes, Address]] = []
+        for _ in range(_MAX_DATAGRAMS):
+            try:
+                replies.append(self._udp.recvfrom(16384))
+            except OSError as error:
+                # ECONNREFUSED and the like tell of an earlier datagram that nobody wanted.
+                if error.errno in _AGAIN:
+                    break
+        if not replies:
+            return
+        with self.lock:
+            now = time.monotonic()
+            for data, _ in replies:
+                self._registration.received(data)
+            self.shard.replies(replies, now)
+            self._pump()
+
+    def _pump(self) -> None:
+        """Send what is to be sent and deliver what was decoded. The caller holds the lock."""
+        shard = self.shard
+        now = time.monotonic()
+        next_search = shard.searcher.next_time(now)
+        if next_search is not None:
+            if next_search <= now:
+                self._send_searches(now)
+                next_search = shard.searcher.next_time(now)
+            if next_search is not None and next_search < self._sleeps_until:
+                self._wake()
+        while shard.to_open:
+            self._open(shard.to_open.pop(), now)
+        for link in list(self._links.values()):
+            if link.circuit.out:
+                self._flush(link)
+        if shard.builder:
+            self._deliver_batch(shard.builder.build())
+
+    def _deliver_batch(self, batch: Batch) -> None:
+        self.batches += 1
+        self.events += len(batch)
+        try:
+            self._deliver(batch)
+        except Exception:
+            log.exception("delivering a batch of %d events failed", len(batch))
+
+    def _send_searches(self, now: float) -> None:
+        for data in self.shard.datagrams(now):
+            for address in self._addresses:
+                try:
+                    self._udp.sendto(data, address)
+                except OSError as error:
+                    # The window and the back-off treat it as a lost datagram.
+                    if error.errno not in _AGAIN:
+                        log.debug("a search to %s:%d failed: %s", *address, error)
+
+    def _wake(self) -> None:
+        if threading.current_thread() is not self._thread:
+            self._sleeps_until = 0.0
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._wake_write, b"!")
+
+    # --- connections ----------------------------------------------------------------------------
+
+    def _open(self, circuit: Circuit, now: float) -> None:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        link = Link(circuit, sock, now)
+        self._links[circuit.index] = self._by_fd[link.fd] = link
+        error = sock.connect_ex(circuit.address)
+        self._epoll.register(link.fd, link.mask)
+        if error not in (0, errno.EINPROGRESS):
+            self._close_link(link, Reason.CLOSED)
+        self._wake()
+
+    def _finish_connecting(self, link: Link) -> None:
+        with self.lock:
+            if self._by_fd.get(link.fd) is not link:
+                return
+            error = link.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                log.debug("cannot connect to %s: %s", link.circuit.name, os.strerror(error))
+                self._close_link(link, Reason.CLOSED)
+                return
+            # From here on the socket blocks, for a leader; everybody else says MSG_DONTWAIT.
+            link.sock.setblocking(True)
+            tick = struct.pack("@ll", 0, int(_LEADER_TICK * 1e6))
+            link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, tick)
+            self.shard.opened(link.circuit, time.monotonic())
+            link.mask = _IN
+            self._epoll.modify(link.fd, _IN)
+            self._flush(link)
+            self._pump()
+
+    def _check_connecting(self, now: float) -> float:
+        due = now + 60.0
+        for link in list(self._links.values()):
+            if link.circuit.state == CircuitState.CONNECTING:
+                limit = link.since + self.settings.conn_tmo
+                if now >= limit:
+                    self._close_link(link, Reason.CLOSED)
+                else:
+                    due = min(due, limit)
+        return due
+
+    def _flush(self, link: Link) -> None:
+        """Send what the circuit has to send, as much as the socket takes. The caller holds the lock."""
+        out = link.circuit.out
+        if link.circuit.state == CircuitState.CONNECTING:
+            return
+        try:
+            while out:
+                if len(out) == 1:
+                    sent = link.sock.send(out[0], _DONTWAIT)
+                else:
+                    sent = link.sock.sendmsg([out[i] for i in range(min(len(out), 64))], [], _DONTWAIT)
+                while out and sent >= len(out[0]):
+                    sent -= len(out.popleft())
+                if sent:
+                    out[0] = out[0][sent:]
+        except OSError as error:
+            if error.errno not in _AGAIN:
+                self._close_link(link, Reason.CLOSED)
+                return
+        mask = link.mask | _OUT if out else link.mask & ~_OUT
+        if mask != link.mask:
+            link.mask = mask
+            self._epoll.modify(link.fd, mask)
+
+    def _close_link(self, link: Link, reason: Reason) -> None:
+        if self._by_fd.get(link.fd) is not link:
+            return
+        del self._by_fd[link.fd], self._links[link.circuit.index]
+        self._epoll.unregister(link.fd)
+        with contextlib.suppress(OSError):
+            link.sock.shutdown(socket.SHUT_RDWR)  # wakes a leader that blocks in recv
+        link.closed = True
+        if not link.reader.locked():
+            link.sock.close()
+        self.shard.closed(link.circuit, reason, time.monotonic())
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self.is_closed:
+            raise EngineClosedError("this Channel Access context is closed; make a new one")
+
+    def close(self) -> None:
+        """Close every circuit and end the I/O thread. What was asked for and not answered stays so."""
+        with self.lock:
+            if self.is_closed:
+                return
+            self.is_closed = True
+            for link in self._links.values():
+                with contextlib.suppress(OSError):
+                    link.sock.shutdown(socket.SHUT_RDWR)
+            os.write(self._wake_write, b"!")
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+        with self.lock:
+            self._release()
+        _contexts.discard(self)
+
+    def _release(self) -> None:
+        for link in self._links.values():
+            link.sock.close()
+        self._links.clear()
+        self._by_fd.clear()
+        self._epoll.close()
+        self._udp.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _forked(self) -> None:
+        """In the child of a fork: let go of the parent's sockets, without a word on them."""
+        self.lock = threading.RLock()
+        if not self.is_closed:
+            self.is_closed = True
+            self._release()
+
+
+def _forget_contexts() -> None:
+    for context in list(_contexts):
+        context._forked()
+    _contexts.clear()
+
+
+os.register_at_fork(after_in_child=_forget_contexts)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container without a name for its user
+        return str(os.getuid())
+
+
+def _udp_socket(settings: Settings) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, settings.mcast_ttl)
+    sock.bind(("0.0.0.0", 0))
+    return sock

@@ -1,0 +1,224 @@
+"""Finding servers by UDP, without the socket: names become datagrams, replies become servers.
+
+A window of unanswered datagrams grows and shrinks as TCP's does; names without an answer are asked for
+ever more rarely, until a beacon tells of a new server. Asking name servers over TCP is in `shard`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+
+from daqca.ca import protocol
+from daqca.ca.channels import Channels, Slots, State
+from daqca.ca.protocol import Command
+
+FIRST_WAIT = 0.03
+"""Seconds after which a datagram without an answer is sent again; doubles with every try."""
+INITIAL_WINDOW = 24
+MIN_WINDOW = 4
+MAX_WINDOW = 96
+"""Datagrams on the way at once: more would overrun the receive buffer of a server."""
+BEACON_SPREAD = 0.5
+"""Seconds over which a beacon's searches are spread, so that a site does not storm."""
+_VERSION_SIZE = protocol.HEADER_SIZE
+_MAX_SEQUENCE = 0xFFFF_FFFF
+
+
+class Found:
+    """Servers that answered: parallel columns of slots, and one address for all."""
+
+    __slots__ = ("address", "slots")
+
+    def __init__(self, slots: Slots, address: tuple[str, int]):
+        self.slots = slots
+        self.address = address
+
+
+class Searcher:
+    """Searches the channels that are in state SEARCHING.
+
+    Parameters
+    ----------
+    channels
+        The columns of the context.
+    max_period
+        The longest wait between two tries, seconds (``EPICS_CA_MAX_SEARCH_PERIOD``).
+    """
+
+    def __init__(self, channels: Channels, max_period: float = 300.0):
+        self._channels = channels
+        self._max_period = max_period
+        self._ready: deque[tuple[Slots, int]] = deque()
+        self._waiting: list[tuple[float, int, int, Slots]] = []
+        """Heap of (when due, sequence number, tries, slots) of what was sent."""
+        self._on_the_way: set[int] = set()
+        self._sequence = 0
+        self.window = float(INITIAL_WINDOW)
+        self._threshold = float(MAX_WINDOW)
+        self._shrunk_before = 0
+        self.use_window = True
+        """False where there is nobody to search by UDP, and so no answer to wait for."""
+        self.sent = 0
+        """Datagrams sent (to each address)."""
+        self.answered = 0
+        """Datagrams answered."""
+        self.malformed = 0
+        """Datagrams received that are not Channel Access."""
+
+    def add(self, slots: Slots, delay_until: float | None = None, tries: int = 0) -> None:
+        """Search these channels, at once or from a time on."""
+        for part in self._cut(slots):
+            if delay_until is None:
+                self._ready.append((part, tries))
+            else:
+                self._sequence = self._sequence % _MAX_SEQUENCE + 1
+                heapq.heappush(self._waiting, (delay_until, self._sequence, tries, part))
+
+    def _cut(self, slots: Slots) -> list[Slots]:
+        """Cut slots into parts that fit into one datagram each."""
+        room = protocol.MAX_DATAGRAM - _VERSION_SIZE
+        ends = np.cumsum(self._channels.size[slots], dtype=np.int64)
+        parts, first, base = [], 0, 0
+        while first < len(slots):
+            last = max(int(np.searchsorted(ends, base + room, "right")), first + 1)
+            parts.append(slots[first:last])
+            base, first = int(ends[last - 1]), last
+        return parts
+
+    def datagrams(self, now: float) -> list[tuple[bytes, Slots]]:
+        """What is to be sent now: datagrams for every search address, and the channels they ask for."""
+        self._collect_due(now)
+        out: list[tuple[bytes, Slots]] = []
+        while self._ready and (not self.use_window or len(self._on_the_way) < int(self.window)):
+            slots, tries = self._ready.popleft()
+            slots = self._still_searching(slots)
+            if not len(slots):
+                continue
+            self._sequence = sequence = self._sequence % _MAX_SEQUENCE + 1
+            wait = min(FIRST_WAIT * 2.0**tries, self._max_period)
+            heapq.heappush(self._waiting, (now + wait, sequence, tries + 1, slots))
+            if self.use_window:
+                self._on_the_way.add(sequence)
+            # data_type 1 says that parameter 1 is a sequence number, which comes back with the replies.
+            version = protocol.pack_header(Command.VERSION, 0, 1, protocol.MINOR_VERSION, sequence, 0)
+            out.append((version + self._channels.search_messages(slots), slots))
+        self.sent += len(out)
+        if not self._ready and not self._waiting:
+            self._channels.forget_search_messages()
+        return out
+
+    def _still_searching(self, slots: Slots) -> Slots:
+        return slots[self._channels.state[slots] == State.SEARCHING]
+
+    def _collect_due(self, now: float) -> None:
+        again: dict[int, list[Slots]] = {}
+        while self._waiting and self._waiting[0][0] <= now:
+            _, sequence, tries, slots = heapq.heappop(self._waiting)
+            left = self._still_searching(slots)
+            if sequence in self._on_the_way:
+                self._on_the_way.discard(sequence)
+                if len(left) and tries <= 2 and sequence > self._shrunk_before:
+                    # No word of any of its names: perhaps it was lost. Once per window, as TCP does.
+                    self._threshold = max(self.window / 2, MIN_WINDOW)
+                    self.window = self._threshold
+                    self._shrunk_before = self._sequence
+            if len(left):
+                again.setdefault(tries, []).append(left)
+        for tries, parts in again.items():
+            # Names of several datagrams share fewer, now that most are found.
+            slots = np.concatenate(parts)
+            self._ready.extend((part, tries) for part in self._cut(slots))
+
+    def received(self, replies: Sequence[tuple[bytes, tuple[str, int]]]) -> list[Found]:
+        """Datagrams came from servers; returns the channels they have, by server.
+
+        A datagram that is not Channel Access is counted in `malformed` and otherwise ignored.
+        """
+        by_sender: dict[tuple[str, int], list[bytes]] = {}
+        for data, sender in replies:
+            by_sender.setdefault(sender, []).append(data)
+        found: list[Found] = []
+        for sender, datas in by_sender.items():
+            parts = [part for data in datas if (part := self._reply_part(data))]
+            if parts:
+                found.extend(self._found(b"".join(parts), sender))
+        return found
+
+    def _reply_part(self, data: bytes) -> bytes:
+        """The SEARCH replies of a datagram as one run of 24-byte messages."""
+        if len(data) < protocol.HEADER_SIZE:
+            self.malformed += 1
+            return b""
+        start = 0
+        command, size, data_type, _, p1, _ = protocol.unpack_header(data, 0)
+        if command == Command.VERSION and size == 0:
+            start = protocol.HEADER_SIZE
+            if data_type == 1 and p1 in self._on_the_way:
+                self._acknowledge(p1)
+        rest = len(data) - start
+        if rest % 24 == 0 and rest:
+            messages = np.frombuffer(data, protocol.SEARCH_REPLY, rest // 24, start)
+            if (messages["command"] == Command.SEARCH).all() and (messages["size"] == 8).all():
+                return data[start:] if start else data
+        return self._mixed_part(data, start)
+
+    def _mixed_part(self, data: bytes, pos: int) -> bytes:
+        parts = []
+        while len(data) - pos >= protocol.HEADER_SIZE:
+            command, size, _, _, _, _ = protocol.unpack_header(data, pos)
+            following = pos + protocol.HEADER_SIZE + size
+            if following > len(data):
+                self.malformed += 1
+                break
+            if command == Command.SEARCH:
+                parts.append(data[pos : min(following, pos + 24)].ljust(24, b"\0"))
+            pos = following
+        return b"".join(parts)
+
+    def _acknowledge(self, sequence: int) -> None:
+        self._on_the_way.discard(sequence)
+        self.answered += 1
+        grown = self.window + (1.0 if self.window < self._threshold else 1.0 / self.window)
+        self.window = min(grown, MAX_WINDOW)
+
+    def _found(self, data: bytes, sender: tuple[str, int]) -> list[Found]:
+        messages = np.frombuffer(data, protocol.SEARCH_REPLY)
+        slots = messages["p2"].astype(np.uint32)
+        ips, ports = messages["p1"], messages["data_type"]
+        known = slots < len(self._channels.names)
+        if (ips == ips[0]).all() and (ports == ports[0]).all():
+            return [Found(slots[known], _address(int(ips[0]), int(ports[0]), sender))]
+        servers = (ips.astype(np.uint64) << np.uint64(16)) | ports
+        return [
+            Found(slots[known & (servers == server)], _address(int(server) >> 16, int(server) & 0xFFFF, sender))
+            for server in np.unique(servers[known])
+        ]
+
+    def next_time(self, now: float) -> float | None:
+        """When `datagrams` has something to send, or None if nothing is searched."""
+        if self._ready and (not self.use_window or len(self._on_the_way) < int(self.window)):
+            return now
+        return self._waiting[0][0] if self._waiting else None
+
+    def beacon(self, now: float) -> None:
+        """A new or restarted server: ask again for what waits, spread over a while."""
+        patient = [item for item in self._waiting if item[0] > now + BEACON_SPREAD]
+        if not patient:
+            return
+        self._waiting = [item for item in self._waiting if item[0] <= now + BEACON_SPREAD]
+        heapq.heapify(self._waiting)
+        slots = np.concatenate([self._still_searching(item[3]) for item in patient])
+        parts = self._cut(slots)
+        for i, part in enumerate(parts):
+            self.add(part, now + BEACON_SPREAD * i / len(parts))
+
+
+def _address(ip: int, port: int, sender: tuple[str, int]) -> tuple[str, int]:
+    if ip == protocol.SENDER_ADDRESS:
+        return sender[0], port
+    return ".".join(map(str, ip.to_bytes(4, "big"))), port
+

@@ -1,0 +1,333 @@
+"""One CA client without its sockets: the channels, searches and circuits of a context, and what connects them.
+
+The context above moves the bytes and knows the time; here is decided what they mean and what comes next.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from daqca.ca import protocol
+from daqca.ca.beacons import BeaconTracker, parse_beacons
+from daqca.ca.channels import AUTO, NO_CIRCUIT, Channels, RequestKind, Requests, Slots, State, Subscriptions
+from daqca.ca.circuit import Circuit, CircuitState, greeting
+from daqca.ca.search import Found, Searcher
+from daqca.ca.settings import Settings
+from daqca.events import BatchBuilder, Kind, Reason
+
+log = logging.getLogger("daqca.ca")
+
+Address = tuple[str, int]
+RETRY_CIRCUIT = 1.0
+"""Seconds before channels of a circuit that failed are searched again; doubles while it fails."""
+MAX_RETRY_CIRCUIT = 30.0
+
+
+class Shard:
+    """The channels of one context, with all that is needed to keep them connected.
+
+    Events are collected in `builder`; the owner takes them with ``builder.build()``.
+    Nothing here is safe against threads: the owner holds its lock.
+
+    Parameters
+    ----------
+    settings
+        Where to search, and the time limits.
+    user, host
+        Told to servers, whose access rules may depend on them.
+    """
+
+    def __init__(self, settings: Settings, user: str, host: str):
+        self.settings = settings
+        self.channels = Channels()
+        self.subscriptions = Subscriptions()
+        self.requests = Requests()
+        self.searcher = Searcher(self.channels, settings.max_search_period)
+        self.builder = BatchBuilder()
+        self.circuits: dict[int, Circuit] = {}
+        self.to_open: list[Circuit] = []
+        """Circuits that want a TCP connection."""
+        self.beacons = BeaconTracker()
+        self.duplicates: dict[int, Address] = {}
+        """Channels for which a second server answered, and its address."""
+        self.protocol_errors = 0
+        self._greeting = greeting(user, host)
+        self._by_address: dict[Address, Circuit] = {}
+        self._failures: dict[Address, int] = {}
+        self._next_index = 0
+        self._name_servers_due = 0.0
+
+    # --- channels -------------------------------------------------------------------------------
+
+    def add(self, names: Sequence[str]) -> Slots:
+        """New channels, searched from now on; returns their slots, shape (n,)."""
+        slots = self.channels.add(names)
+        self.searcher.add(slots)
+        return slots
+
+    def remove(self, slots: Slots) -> None:
+        """Clear channels, with their subscriptions and requests. Nothing is told of them any more."""
+        channels = self.channels
+        self.unsubscribe(self.subscriptions.by_slot.of(slots).astype(np.uint32))
+        self.requests.waiting.take(slots)
+        rows = np.flatnonzero(self.requests.kind)
+        self.requests.release(rows[np.isin(self.requests.slot[rows], slots)])
+        for circuit, part in self._by_circuit(slots):
+            created = part[channels.state[part] >= State.CONNECTED]
+            if circuit is not None and len(created):
+                circuit.clear(created)
+        for slot in slots.tolist():
+            self.duplicates.pop(slot, None)
+        channels.remove(slots)
+
+    def _by_circuit(self, slots: Slots) -> list[tuple[Circuit | None, Slots]]:
+        """Slots, grouped by the circuit they are on (None: on none)."""
+        indices = self.channels.circuit[slots]
+        if len(indices) and (indices == indices[0]).all():
+            return [(self.circuits.get(int(indices[0])), slots)]
+        return [(self.circuits.get(int(index)), slots[indices == index]) for index in np.unique(indices)]
+
+    # --- requests -------------------------------------------------------------------------------
+
+    def read(self, slots: Slots, dbr_type: int = AUTO, count: int = 0) -> int:
+        """Ask for values; those of channels that are not connected are asked for when they are.
+
+        Returns
+        -------
+        The id of the first request; the others follow it, in the order of `slots`. The answers come as
+        READ or FAILED events with these ids as tokens.
+        """
+        ids = self.requests.add(slots, RequestKind.READ, dbr_type, count)
+        connected = self.channels.state[slots] == State.CONNECTED
+        if not connected.all():
+            self.requests.waiting.add(slots[~connected], ids[~connected])
+            slots, sent = slots[connected], ids[connected]
+        else:
+            sent = ids
+        rows = sent.astype(np.int64) & (self.requests.capacity - 1)
+        indices = self.channels.circuit[slots]
+        for index in np.unique(indices).tolist():
+            self.circuits[index].send_reads(rows[indices == index])
+        return int(ids[0]) if len(ids) else 0
+
+    def read_one(self, slot: int) -> tuple[int, Circuit | None]:
+        """`read` of a single slot: its id, and the circuit it was sent on, if it is connected."""
+        channels = self.channels
+        if channels.state[slot] != State.CONNECTED:
+            return self.read(np.array([slot], np.uint32)), None
+        index = int(channels.circuit[slot])
+        circuit = self.circuits[index]
+        native, native_count = int(channels.native_type[slot]), int(channels.native_count[slot])
+        data_type = 20 if native_count == 1 and native else native + 14
+        count = 1 if native_count == 1 else (0 if circuit.minor_version >= 13 else native_count)
+        id_ = self.requests.add_one(slot, RequestKind.READ, index, data_type, count)
+        circuit.send_read(slot, id_, data_type, count)
+        return id_, circuit
+
+    def cancel(self, first: int, n: int) -> None:
+        """Give up requests; answers that come later are ignored."""
+        ids = np.arange(first, first + n, dtype=np.int64)
+        rows = self.requests.rows(ids)
+        waits = rows[self.requests.circuit[rows] == NO_CIRCUIT]
+        if len(waits):
+            slots, waiting = self.requests.slot[waits], self.requests.id[waits]
+            for slot, id_ in zip(slots.tolist(), waiting.tolist(), strict=True):
+                self.requests.waiting.discard(slot, id_)
+        self.requests.release(rows)
+
+    def subscribe(self, slots: Slots, mask: int, dbr_type: int = AUTO, kind: int = Kind.UPDATE) -> npt.NDArray[np.uint32]:
+        """Subscribe; channels that are not connected are subscribed when they are. Returns the ids."""
+        ids = self.subscriptions.add(slots, mask, dbr_type, kind)
+        for circuit, part in self._by_circuit(slots):
+            if circuit is not None:
+                up = part[self.channels.state[part] == State.CONNECTED]
+                circuit.send_subscriptions(ids[np.isin(slots, up)])
+        return ids
+
+    def unsubscribe(self, ids: npt.NDArray[np.uint32]) -> None:
+        """Cancel subscriptions. No update of them is told after this."""
+        if not len(ids):
+            return
+        indices = self.channels.circuit[self.subscriptions.slot[ids]]
+        for index in np.unique(indices).tolist():
+            if index in self.circuits:
+                self.circuits[index].cancel_subscriptions(ids[indices == index])
+        self.subscriptions.remove(ids)
+
+    def write_one(self, slot: int, dbr_type: int, count: int, payload: bytes, notify: bool) -> tuple[int, Circuit]:
+        """Write one value to a connected channel; returns the request's id and the circuit."""
+        index = int(self.channels.circuit[slot])
+        circuit = self.circuits[index]
+        id_ = self.requests.add_one(slot, RequestKind.WRITE, index) if notify else 0
+        circuit.write(slot, id_, dbr_type, count, payload, notify)
+        return id_, circuit
+
+    def write_doubles(self, slots: Slots, values: npt.NDArray[np.float64], notify: bool) -> int:
+        """Write one number to each of these connected channels.
+
+        Returns
+        -------
+        With `notify`, the id of the first request; the others follow it. Else 0.
+        """
+        if notify:
+            ids = self.requests.add(slots, RequestKind.WRITE)
+        else:
+            ids = np.zeros(len(slots), np.uint32)
+        indices = self.channels.circuit[slots]
+        for index in np.unique(indices).tolist():
+            part = indices == index
+            if notify:
+                self.requests.circuit[ids[part].astype(np.int64) & (self.requests.capacity - 1)] = index
+            self.circuits[index].write_doubles(slots[part], ids[part], values[part], notify)
+        return int(ids[0]) if len(ids) else 0
+
+    # --- searching ------------------------------------------------------------------------------
+
+    def replies(self, datagrams: Sequence[tuple[bytes, Address]], now: float) -> None:
+        """Datagrams came: search replies, or beacons forwarded by the repeater."""
+        others = []
+        for data, sender in datagrams:
+            if len(data) >= 2 and data[1] == protocol.Command.RSRV_IS_UP and data[0] == 0:
+                self._beacons(data, sender, now)
+            elif len(data) >= 2 and data[1] != protocol.Command.REPEATER_CONFIRM:
+                others.append((data, sender))
+        for found in self.searcher.received(others):
+            self._found(found, now)
+
+    def _beacons(self, data: bytes, sender: Address, now: float) -> None:
+        for beacon in parse_beacons(data, sender):
+            circuit = self._by_address.get(beacon.server)
+            if circuit is not None:
+                circuit.heard_beacon(now)
+            if self.beacons.received(beacon.server, beacon.counter, now) is not None:
+                self._failures.pop(beacon.server, None)
+                self.searcher.beacon(now)
+
+    def _found(self, found: Found, now: float) -> None:
+        channels = self.channels
+        state = channels.state[found.slots]
+        searching = state == State.SEARCHING
+        if not searching.all():
+            self._warn_duplicates(found.slots[state > State.SEARCHING], found.address)
+        slots = found.slots[searching]
+        if not len(slots):
+            return
+        circuit = self.circuit_to(found.address)
+        circuit.create(np.unique(slots))
+
+    def circuit_to(self, address: Address) -> Circuit:
+        """The circuit to a server, a new one if there is none."""
+        circuit = self._by_address.get(address)
+        if circuit is None:
+            while self._next_index in self.circuits or self._next_index == NO_CIRCUIT:
+                self._next_index = (self._next_index + 1) % NO_CIRCUIT
+            circuit = Circuit(
+                self._next_index,
+                address,
+                self.channels,
+                self.subscriptions,
+                self.requests,
+                self._greeting,
+                self.settings.conn_tmo,
+            )
+            self._next_index += 1
+            self.circuits[circuit.index] = self._by_address[address] = circuit
+            self.to_open.append(circuit)
+        return circuit
+
+    def _warn_duplicates(self, slots: Slots, address: Address) -> None:
+        for slot in slots.tolist():
+            circuit = self.circuits.get(int(self.channels.circuit[slot]))
+            if circuit is None or circuit.address == address or slot in self.duplicates:
+                continue
+            self.duplicates[slot] = address
+            log.warning(
+                "%s: two servers have it; using %s, ignoring %s:%d", self.channels.names[slot], circuit.name, *address
+            )
+
+    def datagrams(self, now: float) -> list[bytes]:
+        """What is to be sent to every search address now; name servers are asked the same on their circuits."""
+        out = self.searcher.datagrams(now)
+        for circuit in self.circuits.values() if out else ():
+            if circuit.is_name_server and circuit.state == CircuitState.UP:
+                circuit.send_search(np.concatenate([slots for _, slots in out]))
+        return [data for data, _ in out]
+
+    def _connect_name_servers(self, now: float) -> None:
+        if now < self._name_servers_due:
+            return
+        self._name_servers_due = now + MAX_RETRY_CIRCUIT
+        for address in self.settings.name_servers:
+            self.circuit_to(address).is_name_server = True
+
+    # --- circuits -------------------------------------------------------------------------------
+
+    def opened(self, circuit: Circuit, now: float) -> None:
+        """The TCP connection of a circuit is there."""
+        circuit.opened(now)
+        self._failures.pop(circuit.address, None)
+        if circuit.is_name_server:
+            waiting = np.flatnonzero(self.channels.state == State.SEARCHING).astype(np.uint32)
+            circuit.send_search(waiting)
+
+    def bytes_received(self, circuit: Circuit, n: int, now: float) -> None:
+        """`n` bytes were put into the circuit's buffer.
+
+        Raises
+        ------
+        ProtocolError
+            See `Circuit.received_bytes`; the caller closes the circuit.
+        """
+        circuit.received_bytes(n, self.builder, now)
+        if circuit.orphans:
+            orphans, circuit.orphans = circuit.orphans, []
+            self.search_again(np.concatenate(orphans), now + RETRY_CIRCUIT)
+        if circuit.found:
+            found, circuit.found = circuit.found, []
+            self._found_by_name_server(found, now)
+
+    def _found_by_name_server(self, found: list[tuple[int, Address, int]], now: float) -> None:
+        by_address: dict[Address, list[int]] = {}
+        for cid, address, _ in found:
+            if cid < len(self.channels.names):
+                by_address.setdefault(address, []).append(cid)
+        for address, cids in by_address.items():
+            self._found(Found(np.array(cids, np.uint32), address), now)
+
+    def closed(self, circuit: Circuit, reason: Reason, now: float) -> None:
+        """The TCP connection of a circuit is gone, or was never made: its channels go back to search."""
+        was_up = circuit.state in (CircuitState.UP, CircuitState.UNRESPONSIVE)
+        slots = circuit.close(reason, self.builder)
+        self.circuits.pop(circuit.index, None)
+        if self._by_address.get(circuit.address) is circuit:
+            del self._by_address[circuit.address]
+        self.beacons.forget(circuit.address) if hasattr(self.beacons, "forget") else None
+        if reason == Reason.PROTOCOL_ERROR:
+            self.protocol_errors += 1
+        wait = 0.0
+        if not was_up or reason == Reason.PROTOCOL_ERROR:
+            failures = self._failures[circuit.address] = self._failures.get(circuit.address, 0) + 1
+            wait = min(RETRY_CIRCUIT * 2.0 ** (failures - 1), MAX_RETRY_CIRCUIT)
+        self.search_again(slots, now + wait)
+        if circuit.is_name_server:
+            self._name_servers_due = min(self._name_servers_due, now + max(wait, RETRY_CIRCUIT))
+
+    def search_again(self, slots: Slots, when: float) -> None:
+        """Search channels that were lost."""
+        if len(slots):
+            self.searcher.add(slots, when)
+
+    def tick(self, now: float) -> float:
+        """Look at the clock; returns when to look again."""
+        due = now + 60.0
+        if self.settings.name_servers:
+            self._connect_name_servers(now)
+            due = self._name_servers_due
+        for circuit in self.circuits.values():
+            due = min(due, circuit.check(now, self.builder))
+        search = self.searcher.next_time(now)
+        return due if search is None else min(due, search)
