@@ -86,7 +86,7 @@ def test_the_wheel_carries_licence_and_command(wheel: Path) -> None:
 
 def test_the_installed_package_is_light_to_import(installed: Path) -> None:
     program = "import sys, json, daqca; print(json.dumps([daqca.__file__, sorted(sys.modules)]))"
-    file, modules = json.loads(run(installed, "-W", "error", "-c", program, cwd=installed.parent))
+    file, modules = json.loads(run(installed, "-I", "-W", "error", "-c", program, cwd=installed.parent))
     assert Path(file).is_relative_to(installed.parents[1])
     assert HEAVY & {name.partition(".")[0] for name in modules} == set()
 
@@ -98,4 +98,4 @@ def test_importing_starts_nothing(installed: Path) -> None:
         "print(sorted(os.readlink(f'/proc/self/fd/{fd}') for fd in os.listdir('/proc/self/fd') if fd > '2'"
         " and os.path.exists(f'/proc/self/fd/{fd}')))"
     )
-    assert "socket:" not in run(installed, "-c", program, cwd=installed.parent)
+    assert "socket:" not in run(installed, "-I", "-c", program, cwd=installed.parent)

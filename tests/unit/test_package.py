@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import daqca
+from daqca.outcome import Outcome
 
 PACKAGE = Path(daqca.__file__).parent
 ROOT = PACKAGE.parent
@@ -81,3 +82,9 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def test_the_readme_explains_every_outcome() -> None:
+    rows = re.findall(r"^\| (.+?) \| .+ \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    words = {word for row in rows for word in row.split(", ")}
+    assert {outcome.text for outcome in Outcome} <= words
