@@ -14,14 +14,13 @@ import numpy.typing as npt
 
 from daqca.ca.protocol import U4, NameMessages, runs
 from daqca.errors import DaqcaError
+from daqca.link import AUTO
 
 U1 = npt.NDArray[np.uint8]
 Slots = npt.NDArray[np.uint32]
 
 NO_CIRCUIT = 0xFFFF
 UNKNOWN_TYPE = 255
-AUTO = 255
-"""As the DBR type of a read or subscription: what suits the channel, see `Channels.time_types`."""
 
 
 class State(IntEnum):
@@ -226,6 +225,10 @@ class Channels(Table):
             block = self._search_blocks[chunk] = self._chunks[chunk].searches()
         return block
 
+    def ctrl_types(self, slots: Slots) -> tuple[U1, U4]:
+        """How to ask for the metadata of these connected channels: DBR types and counts, shape (n,)."""
+        return (self.native_type[slots] + np.uint8(28)), np.ones(len(slots), np.uint32)
+
     def time_types(self, slots: Slots) -> tuple[U1, U4]:
         """How to ask for these connected channels with time and alarm: DBR types and counts, shape (n,).
 
@@ -245,6 +248,7 @@ class Subscriptions(Table):
     mask: npt.NDArray[np.uint16]
     dbr_type: U1
     kind: U1
+    label: U4
     sent: npt.NDArray[np.bool_]
     sent_type: U1
     sent_count: U4
@@ -254,6 +258,7 @@ class Subscriptions(Table):
         "mask": (np.uint16, 0),
         "dbr_type": (np.uint8, AUTO),
         "kind": (np.uint8, 0),
+        "label": (np.uint32, 0),  # the token of its events
         "sent": (np.bool_, False),
         "sent_type": (np.uint8, 0),
         "sent_count": (np.uint32, 0),
@@ -269,7 +274,7 @@ class Subscriptions(Table):
     def __len__(self) -> int:
         return self._end - len(self._free)
 
-    def add(self, slots: Slots, mask: int, dbr_type: int, kind: int) -> U4:
+    def add(self, slots: Slots, mask: int, dbr_type: int, kind: int, label: int | None = None) -> U4:
         """One subscription for each slot; returns their ids, shape (n,)."""
         n = len(slots)
         reuse = self._free[:n] if len(self._free) - n > 1000 else []
@@ -284,6 +289,7 @@ class Subscriptions(Table):
         self.mask[ids] = mask
         self.dbr_type[ids] = dbr_type
         self.kind[ids] = kind
+        self.label[ids] = ids if label is None else label
         self.sent[ids] = False
         self.by_slot.add(slots, ids)
         return ids

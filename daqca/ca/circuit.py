@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from daqca.ca import protocol
-from daqca.ca.channels import AUTO, NO_CIRCUIT, Channels, RequestKind, Requests, Slots, State, Subscriptions
+from daqca.ca.channels import NO_CIRCUIT, Channels, RequestKind, Requests, Slots, State, Subscriptions
 from daqca.ca.decode import ECA_NORMAL, data_records, data_row, failed_rows, layout, unsigned_chars
 from daqca.ca.protocol import HEADER_SIZE, Command
 from daqca.errors import ProtocolError
 from daqca.events import EVENT, BatchBuilder, Kind, Reason
+from daqca.link import AUTO, CTRL
 
 BUFFER_SIZE = 256 * 1024
 LARGE = 32 * 1024
@@ -267,6 +268,7 @@ class Circuit:
             slots = subscriptions.slot[ids]
             known &= (slots != subscriptions.FREE) & subscriptions.sent[ids]
             kinds = subscriptions.kind[ids]
+            labels = subscriptions.label[ids]
             failed = Kind.REFUSED
         else:
             requests = self._requests
@@ -280,8 +282,10 @@ class Circuit:
             self.stray += int(len(known) - known.sum())
             messages, slots, at = messages[known], slots[known], at[known]
             if command == Command.EVENT_ADD:
-                kinds = kinds[known]
+                kinds, labels = kinds[known], labels[known]
         records = data_records(messages, form, slots, kinds, builder)
+        if command == Command.EVENT_ADD:
+            records["token"] = labels
         failed_rows(records, messages["p1"], failed)
         if form.inline and form.dbr_type == 6:
             unsigned_chars(records, self._channels.native_type[slots] == _CHAR)
@@ -361,14 +365,14 @@ class Circuit:
         if p2 >= subscriptions.capacity or not subscriptions.sent[p2]:
             self.stray += size > 0  # without payload it confirms a cancel
             return
-        slot = int(subscriptions.slot[p2])
+        slot, label = int(subscriptions.slot[p2]), int(subscriptions.label[p2])
         if p1 != ECA_NORMAL:
-            builder.rows.append((slot, Kind.REFUSED, 0, min(p1 >> 3, 255), 0, time.time_ns(), 0.0, 0, p2))
+            builder.rows.append((slot, Kind.REFUSED, 0, min(p1 >> 3, 255), 0, time.time_ns(), 0.0, 0, label))
             return
         if size == 0:
             return
         kind = int(subscriptions.kind[p2])
-        data_row(payload, start, layout(data_type, count, size), slot, kind, p2, builder, keep)
+        data_row(payload, start, layout(data_type, count, size), slot, kind, label, builder, keep)
         self._mend_char(slot, data_type, builder)
 
     def _mend_char(self, slot: int, data_type: int, builder: BatchBuilder) -> None:
@@ -408,8 +412,8 @@ class Circuit:
                 # A put without completion: nobody waits, but its failure is told and counted.
                 builder.rows.append((p1, Kind.FAILED, 0, number, 0, now, 0.0, 0, 0))
         elif command == Command.EVENT_ADD and id_ < self._subscriptions.capacity and self._subscriptions.sent[id_]:
-            slot = int(self._subscriptions.slot[id_])
-            builder.rows.append((slot, Kind.REFUSED, 0, number, 0, now, 0.0, 0, id_))
+            slot, label = int(self._subscriptions.slot[id_]), int(self._subscriptions.label[id_])
+            builder.rows.append((slot, Kind.REFUSED, 0, number, 0, now, 0.0, 0, label))
 
     # --- messages without payload, in columns ---------------------------------------------------
 
@@ -704,6 +708,11 @@ class Circuit:
         self, slots: Slots, types: npt.NDArray[np.uint8], counts: npt.NDArray[np.uint32]
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32]]:
         """Fill in what was left to us to choose, for this server's version."""
+        ctrl = types == CTRL
+        if ctrl.any():
+            chosen, chosen_counts = self._channels.ctrl_types(slots)
+            types = np.where(ctrl, chosen, types)
+            counts = np.where(ctrl, chosen_counts, counts)
         auto = types == AUTO
         if auto.any():
             chosen, chosen_counts = self._channels.time_types(slots)

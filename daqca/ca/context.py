@@ -24,13 +24,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from daqca.ca.channels import AUTO, Slots, State
+from daqca.ca.channels import Slots, State
 from daqca.ca.circuit import Circuit, CircuitState
 from daqca.ca.registration import Registration
 from daqca.ca.settings import Settings
 from daqca.ca.shard import Address, Shard
 from daqca.errors import EngineClosedError, ProtocolError
 from daqca.events import Batch, Kind, Reason
+from daqca.link import AUTO
+from daqca.operations import Waiter
 
 log = logging.getLogger("daqca.ca")
 
@@ -44,29 +46,6 @@ _AGAIN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
 
 _contexts: weakref.WeakSet[Context] = weakref.WeakSet()
 """The live contexts, only for the child of a fork, which must drop their sockets."""
-
-
-class Waiter:
-    """Something a thread waits for. Whoever completes it sets `done` by `complete`."""
-
-    __slots__ = ("_lock", "done")
-
-    def __init__(self) -> None:
-        self.done = False
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def complete(self) -> None:
-        """Wake the waiting thread."""
-        if not self.done:
-            self.done = True
-            self._lock.release()
-
-    def wait(self, timeout: float) -> bool:
-        """Wait for completion by another thread; returns `done`."""
-        if not self.done and timeout > 0:
-            self._lock.acquire(timeout=min(timeout, threading.TIMEOUT_MAX))
-        return self.done
 
 
 class Link:
@@ -176,11 +155,13 @@ class Context:
         with self.lock:
             self.shard.cancel(first, n)
 
-    def subscribe(self, slots: Slots, mask: int, dbr_type: int = AUTO, kind: int = Kind.UPDATE) -> npt.NDArray[np.uint32]:
+    def subscribe(
+        self, slots: Slots, mask: int, dbr_type: int = AUTO, kind: int = Kind.UPDATE, label: int | None = None
+    ) -> npt.NDArray[np.uint32]:
         """See `Shard.subscribe`."""
         with self.lock:
             self._check_open()
-            ids = self.shard.subscribe(slots, mask, dbr_type, kind)
+            ids = self.shard.subscribe(slots, mask, dbr_type, kind, label)
             self._pump()
             return ids
 

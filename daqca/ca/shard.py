@@ -13,11 +13,12 @@ import numpy.typing as npt
 
 from daqca.ca import protocol
 from daqca.ca.beacons import BeaconTracker, parse_beacons
-from daqca.ca.channels import AUTO, NO_CIRCUIT, Channels, RequestKind, Requests, Slots, State, Subscriptions
+from daqca.ca.channels import NO_CIRCUIT, Channels, RequestKind, Requests, Slots, State, Subscriptions
 from daqca.ca.circuit import Circuit, CircuitState, greeting
 from daqca.ca.search import Found, Searcher
 from daqca.ca.settings import Settings
 from daqca.events import BatchBuilder, Kind, Reason
+from daqca.link import AUTO
 
 log = logging.getLogger("daqca.ca")
 
@@ -139,9 +140,23 @@ class Shard:
                 self.requests.waiting.discard(slot, id_)
         self.requests.release(rows)
 
-    def subscribe(self, slots: Slots, mask: int, dbr_type: int = AUTO, kind: int = Kind.UPDATE) -> npt.NDArray[np.uint32]:
-        """Subscribe; channels that are not connected are subscribed when they are. Returns the ids."""
-        ids = self.subscriptions.add(slots, mask, dbr_type, kind)
+    def subscribe(
+        self, slots: Slots, mask: int, dbr_type: int = AUTO, kind: int = Kind.UPDATE, label: int | None = None
+    ) -> npt.NDArray[np.uint32]:
+        """Subscribe; channels that are not connected are subscribed when they are.
+
+        Parameters
+        ----------
+        kind
+            Of the events that updates become: UPDATE or PROPERTY.
+        label
+            Their token; by default the subscription's id.
+
+        Returns
+        -------
+        The ids of the subscriptions, shape (n,).
+        """
+        ids = self.subscriptions.add(slots, mask, dbr_type, kind, label)
         for circuit, part in self._by_circuit(slots):
             if circuit is not None:
                 up = part[self.channels.state[part] == State.CONNECTED]
