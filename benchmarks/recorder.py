@@ -1,0 +1,174 @@
+"""What the recorder costs and how much it takes: synthetic batches, no network.
+
+    python benchmarks/recorder.py [--seconds 3] [--dir DIR] [--json FILE] [--only WORD]
+
+Each line is one recording, stopped and verified. "CPU" is that of the writer thread and of ``deliver``
+together, per event (or per array), compression, flushes and the reading back at the stop included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from daqca.events import EVENT, EVENT_BLOCK, Batch, Kind
+from daqca.recording import Recorder
+
+START = 1_700_000_000_000_000_000
+
+
+@dataclass
+class Case:
+    """One recording: what is delivered, and how fast (events per second; 0: as fast as it goes)."""
+
+    name: str
+    names: list[str]
+    batches: Callable[[int], list[Batch]]
+    rate: float
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def scalar_batches(pvs: int, size: int, values: str) -> list[Batch]:
+    """About two million updates of `pvs` PVs in batches of `size`: IOC timestamps 2 us apart on average."""
+    total = (2_000_000 // size) * size
+    rng = np.random.default_rng(0)
+    records = np.zeros(total, EVENT)
+    records["slot"] = np.arange(total) % pvs
+    records["kind"], records["dbr_type"], records["count"] = Kind.UPDATE, 6, 1
+    records["timestamp"] = START + np.cumsum(rng.integers(1500, 3500, total))
+    records["value"] = {
+        "counter": lambda: np.arange(total) // pvs,
+        "noise": lambda: rng.normal(100, 1, total),
+    }[values]()
+    return [Batch(records[i : i + size]) for i in range(0, total, size)]
+
+
+def array_batches(pvs: int, elements: int, per_batch: int, dbr_type: int, item: int) -> list[Batch]:
+    """256 MB at most of arrays of random bytes, `per_batch` in each batch."""
+    rng = np.random.default_rng(0)
+    count = max(4, min(200, (256 << 20) // (elements * item * per_batch)))
+    batches = []
+    for i in range(count):
+        records = np.zeros(per_batch, EVENT)
+        places = records.view(EVENT_BLOCK)
+        number = np.arange(i * per_batch, (i + 1) * per_batch)
+        records["slot"] = number % pvs
+        records["kind"], records["dbr_type"], records["count"] = Kind.UPDATE, dbr_type, elements
+        records["timestamp"] = START + number * 5_000_000
+        places["offset"] = np.arange(per_batch) * elements * item
+        places["length"] = elements * item
+        batches.append(Batch(records, rng.bytes(elements * item * per_batch)))
+    return batches
+
+
+def cases() -> Iterator[Case]:
+    """All recordings of the benchmark."""
+    thousand = [f"BENCH:s{i}" for i in range(1000)]
+    many = [f"BENCH:s{i}" for i in range(20_000)]
+    for values in ("counter", "noise"):
+        for size in (1000, 4000):
+            yield Case(
+                f"scalars, {values}, batches of {size}, full speed",
+                thousand,
+                lambda n, size=size, values=values: scalar_batches(n, size, values),  # type: ignore[misc]
+                0,
+            )
+    yield Case("scalars, noise, 400,000/s", thousand, lambda n: scalar_batches(n, 1000, "noise"), 400_000)
+    yield Case("scalars, noise, 20,000 PVs, 400,000/s", many, lambda n: scalar_batches(n, 1000, "noise"), 400_000)
+    yield Case(
+        "scalars, noise, full speed, not compressed",
+        thousand,
+        lambda n: scalar_batches(n, 4000, "noise"),
+        0,
+        {"compression": None},
+    )
+    frame = ["BENCH:image"]
+    yield Case("frames of 1 MiB, 200/s", frame, lambda n: array_batches(n, 1 << 20, 1, 4, 1), 200)
+    yield Case("frames of 1 MiB, full speed", frame, lambda n: array_batches(n, 1 << 20, 1, 4, 1), 0)
+    yield Case(
+        "frames of 1 MiB, bslz4, full speed",
+        frame,
+        lambda n: array_batches(n, 1 << 20, 1, 4, 1),
+        0,
+        {"frame_compression": "bslz4"},
+    )
+    waves = [f"BENCH:w{i}" for i in range(100)]
+    yield Case("waveforms of 10 doubles, full speed", waves, lambda n: array_batches(n, 10, 1000, 6, 8), 0)
+    yield Case("waveforms of 1,000 doubles, full speed", waves, lambda n: array_batches(n, 1000, 100, 6, 8), 0)
+
+
+def run(case: Case, seconds: float, folder: str) -> dict[str, Any]:
+    """Make one recording and measure it."""
+    path = os.path.join(folder, "bench.h5")
+    batches = case.batches(len(case.names))
+    recorder = Recorder(path, case.names, overwrite=True, **case.options).start()
+    limit = recorder.options.max_queue_bytes // 2
+    events = index = 0
+    spent = 0.0
+    begin = time.perf_counter()
+    while (now := time.perf_counter() - begin) < seconds:
+        if (case.rate and events > now * case.rate) or recorder.stats.queue_bytes > limit:
+            time.sleep(0.001)
+            continue
+        burst = batches[index : index + 10] if not case.rate else batches[index : index + 1]
+        before = time.thread_time()
+        for batch in burst:
+            recorder.deliver(batch)
+        spent += time.thread_time() - before
+        events += sum(map(len, burst))
+        index = (index + len(burst)) % len(batches)
+    running = recorder.stats
+    stats = recorder.stop()
+    wall = time.perf_counter() - begin
+    result = {
+        "case": case.name,
+        "events": events,
+        "written": stats.written,
+        "lost": stats.lost,
+        "rate": events / running.seconds,
+        "MB/s": stats.bytes_in / running.seconds / 1e6,
+        "cpu_us": (stats.cpu_seconds + spent) / events * 1e6,
+        "deliver_us": spent / events * 1e6,
+        "stop_s": wall - running.seconds,
+        "queue_MB": stats.queue_high_water / 1e6,
+        "file_bytes_per_event": os.path.getsize(path) / events,
+    }
+    os.unlink(path)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--dir", help="where to write the files (default: a temporary folder)")
+    parser.add_argument("--json", help="write the results to this file")
+    parser.add_argument("--only", default="", help="only the cases with this word in their name")
+    options = parser.parse_args()
+    results = []
+    print(f"{'case':46} {'events/s':>11} {'MB/s':>7} {'CPU us':>8} {'deliver':>8} {'B/event':>10} {'queue MB':>8} {'stop s':>6} lost")
+    with tempfile.TemporaryDirectory(dir=options.dir) as folder:
+        for case in cases():
+            if options.only not in case.name:
+                continue
+            r = run(case, options.seconds, folder)
+            results.append(r)
+            print(
+                f"{r['case']:46} {r['rate']:11,.0f} {r['MB/s']:7.0f} {r['cpu_us']:8.3f} {r['deliver_us']:8.4f}"
+                f" {r['file_bytes_per_event']:10,.2f} {r['queue_MB']:8.1f} {r['stop_s']:6.2f} {r['lost']}",
+                flush=True,
+            )
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump(results, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()

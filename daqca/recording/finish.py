@@ -1,0 +1,225 @@
+"""The end of a recording: rows counted by reading the file back, and what makes a file pleasant to open.
+
+Works on a file that nobody writes any more; used by the stop of a recording and by the recovery of a file.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from daqca.recording import layout
+
+BLOCK = 1 << 20
+"""Rows read at a time."""
+
+MAX_AXIS_ROWS = 20_000_000
+"""With more arrays than this, they get no time axes: the frames table has the times in any case."""
+
+OVERVIEW_PVS = 8
+OVERVIEW_POINTS = 5000
+OVERVIEW_BLOCKS = 64
+"""The overview reads this many blocks of `OVERVIEW_CHUNKS` chunks at most, evenly spread over a long recording."""
+OVERVIEW_CHUNKS = 16
+
+Step = Callable[[int], None]
+"""Called with the number of rows just read; may raise to stop."""
+
+
+class DeadlineError(Exception):
+    """Reading the file back took longer than allowed."""
+
+
+@dataclass
+class Tally:
+    """What is in a file, counted by reading it."""
+
+    rows: dict[str, int]
+    """Rows of each table that count."""
+    written: npt.NDArray[np.uint64]
+    """Updates of each PV, shape (pvs,)."""
+    broken: int = 0
+    """Rows of the frames table whose array is not in the file."""
+    strangers: int = 0
+    """Rows with a slot that is no PV's."""
+
+
+def table_rows(file: h5py.File) -> dict[str, int]:
+    """How many rows of each table are surely there: of every column, and not more than was committed.
+
+    The committed rows count while the file is written and after its writer was killed; they are then
+    right, and the lengths of the datasets may be ahead of their data.
+    """
+    committed = file[layout.STATE]["rows"][:]
+    return {
+        spec.name: min(
+            int(committed[i]), *(file[spec.path][name].shape[0] for name, _ in spec.columns)
+        )
+        for i, spec in enumerate(layout.TABLES)
+    }
+
+
+def blocks(rows: int) -> Iterator[slice]:
+    """Slices of `BLOCK` rows."""
+    for start in range(0, rows, BLOCK):
+        yield slice(start, min(start + BLOCK, rows))
+
+
+def segments(file: h5py.File) -> dict[int, h5py.Dataset]:
+    """The datasets of arrays, by segment number."""
+    found = {}
+    for group in file[layout.ARRAYS].values():
+        data = group["data"]
+        found[int(data.attrs["segment"])] = data
+    return found
+
+
+def tally(file: h5py.File, size: int, step: Step = lambda rows: None) -> Tally:
+    """Count the updates of each of `size` PVs in a file."""
+    rows = table_rows(file)
+    result = Tally(rows, np.zeros(size, np.uint64))
+    limits = np.zeros(max(segments(file), default=-1) + 2, np.uint64)
+    for number, data in segments(file).items():
+        limits[number] = data.shape[0]
+    for spec in (layout.SCALARS, layout.STRINGS, layout.FRAMES):
+        group = file[spec.path]
+        for block in blocks(rows[spec.name]):
+            slots = group["slot"][block]
+            if spec is layout.FRAMES:
+                segment, row = group["segment"][block], group["row"][block]
+                there = (segment == layout.NO_SEGMENT) | (row < limits[np.minimum(segment, len(limits) - 1)])
+                result.broken += int(len(slots) - np.count_nonzero(there))
+                slots = slots[there]
+            counts = np.bincount(slots[slots < size], minlength=size)
+            result.strangers += int(len(slots) - counts.sum())
+            result.written += counts.astype(np.uint64)
+            step(block.stop - block.start)
+    return result
+
+
+def shorten(file: h5py.File) -> None:
+    """Let all columns of a table end at the last row that is in every one of them."""
+    for name, rows in table_rows(file).items():
+        for column in file[f"{layout.ENTRY}/{name}"].values():
+            if column.shape[0] > rows:
+                column.resize((rows,))
+
+
+def beautify(file: h5py.File, result: Tally) -> None:
+    """Add what viewers like: time axes of arrays, an overview of some scalars, what to plot first."""
+    start = int(file.attrs["start_time_ns"])
+    images = _time_axes(file, result.rows[layout.FRAMES.name], start)
+    plotted = _overview(file, result, start)
+    entry = file[layout.ENTRY]
+    if images is not None and (images[1] == "image" or not plotted):
+        entry.attrs["default"] = f"arrays/{images[0]}"
+        file[layout.ARRAYS].attrs["default"] = images[0]
+    elif plotted:
+        entry.attrs["default"] = "overview"
+
+
+def _seconds(group: h5py.Group, times: npt.NDArray[np.int64], start: int) -> None:
+    axis = group.create_dataset("time", data=(times - start) / 1e9)
+    axis.attrs.update(
+        units="s", start=layout.iso_time(start), long_name="time (s)", description="seconds since the start of recording"
+    )
+
+
+def _time_axes(file: h5py.File, rows: int, start: int) -> tuple[str, str] | None:
+    """Give each PV's arrays a time axis; returns the group to show first and what it is."""
+    first: tuple[str, str] | None = None
+    if not 0 < rows <= MAX_AXIS_ROWS:
+        return None
+    table = file[layout.FRAMES.path]
+    segment, times, row = (table[name][:rows] for name in ("segment", "time", "row"))
+    order = np.argsort(segment, kind="stable")
+    numbers, starts = np.unique(segment[order], return_index=True)
+    ends = np.append(starts[1:], len(order))
+    found = segments(file)
+    for number, a, b in zip(numbers.tolist(), starts.tolist(), ends.tolist(), strict=True):
+        data = found.get(number)
+        if data is None or "time" in data.parent or not data.attrs["pv"]:
+            continue
+        own = order[a:b]
+        own = own[row[own] < data.shape[0]]
+        axis = np.zeros(data.shape[0], np.int64)
+        axis[row[own]] = times[own]
+        _seconds(data.parent, axis, start)
+        data.parent.attrs["axes"] = ["time", *["."] * (data.ndim - 1)]
+        kind = data.attrs["interpretation"]
+        if first is None or (kind == "image" and first[1] != "image"):
+            first = (data.parent.name.rsplit("/", 1)[1], kind)
+    return first
+
+
+def _overview(file: h5py.File, result: Tally, start: int) -> int:
+    """Small curves of the first scalar PVs; returns how many there are."""
+    rows = result.rows[layout.SCALARS.name]
+    if not rows or layout.OVERVIEW in file:
+        return 0
+    table = file[layout.SCALARS.path]
+    names = file[layout.PVS]["name"].asstr()
+    spread = _spread(rows)
+    slots = np.concatenate([table["slot"][part] for part in spread])
+    times = np.concatenate([table["time"][part] for part in spread])
+    values = np.concatenate([table["value"][part] for part in spread])
+    group = file.create_group(layout.OVERVIEW)
+    group.attrs["NX_class"] = "NXcollection"
+    taken: set[str] = set()
+    for slot in np.unique(slots)[:OVERVIEW_PVS].tolist():
+        own = np.flatnonzero(slots == slot)
+        every = -(-len(own) // OVERVIEW_POINTS)
+        own = own[::every]
+        pvname = names[slot]
+        name = layout.link_name(pvname, taken)
+        plot = group.create_group(name)
+        plot.attrs.update(NX_class="NXdata", signal="value", axes=["time"], title=pvname, every=every)
+        plot.create_dataset("value", data=values[own])
+        _seconds(plot, times[own], start)
+        group.attrs.setdefault("default", name)
+    return len(taken)
+
+
+def _spread(rows: int) -> Sequence[slice]:
+    """Parts of a table: all of it, or evenly spread ones if it is long."""
+    size = OVERVIEW_CHUNKS * layout.SCALARS.chunk
+    count = -(-rows // size)
+    if count <= OVERVIEW_BLOCKS:
+        return [slice(0, rows)]
+    chosen = np.unique(np.linspace(0, count - 1, OVERVIEW_BLOCKS).astype(int)).tolist()
+    return [slice(i * size, min((i + 1) * size, rows)) for i in chosen]
+
+
+def set_end(file: h5py.File, end: int, totals: dict[str, int], complete: bool, error: str) -> None:
+    """Write the end time, the totals as attributes, and whether all is there."""
+    entry = file[layout.ENTRY]
+    if "end_time" not in entry:
+        layout.write_text(entry, "end_time", layout.iso_time(end))
+        seconds = (end - int(file.attrs["start_time_ns"])) / 1e9
+        entry.create_dataset("duration", data=seconds).attrs["units"] = "s"
+    file.attrs.update(totals)
+    file.attrs.update(end_time_ns=end, error=error, complete=complete)
+
+
+def deadline(seconds_from_now: float, step: Step) -> Step:
+    """A step that raises `DeadlineError` when the time is up."""
+    end = time.monotonic() + seconds_from_now
+
+    def checked(rows: int) -> None:
+        step(rows)
+        if time.monotonic() > end:
+            raise DeadlineError
+
+    return checked
+
+
+def read_names(file: h5py.File) -> list[str]:
+    """The PVs, by slot."""
+    names: Any = file[layout.PVS]["name"].asstr()[:]
+    return [str(name) for name in names]

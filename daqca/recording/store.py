@@ -1,0 +1,357 @@
+"""The HDF5 file of a recording while it is written: made, flushed, given new datasets, closed.
+
+Every method is called by the writer thread, and only here is HDF5 asked to write while others read (SWMR).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from daqca.errors import RecordingError
+from daqca.recording import layout
+from daqca.recording.arrays import SHARED, Planner, Segment
+from daqca.recording.columns import Chunks, Table
+from daqca.recording.ledger import Ledger
+from daqca.recording.options import Options
+
+MARGIN = 2 << 20
+"""Bytes of the disk that are left free, so that a full disk still lets us close the file well."""
+
+
+def deflate_options(itemsize: int) -> dict[str, Any]:
+    """The filters of a compressed dataset, as `daqca.recording.columns.pack` applies them."""
+    return {"shuffle": itemsize > 1, "compression": "gzip", "compression_opts": 1}
+
+
+def open_for_writing(path: str) -> h5py.File:
+    """Open a recording to write, not yet for others to read.
+
+    Without file locks: HDF5's readers keep a lock as long as they read, and would keep us out.
+    """
+    return h5py.File(path, "r+", libver=layout.LIBVER, locking=False)
+
+
+class Store:
+    """One recording's file.
+
+    Parameters
+    ----------
+    path
+        Where; must not exist, unless the options say to overwrite.
+    names
+        The PVs, by slot.
+    options
+        See `Options`.
+
+    Raises
+    ------
+    RecordingError
+        The file exists, or cannot be made there; nothing is left behind.
+    """
+
+    def __init__(self, path: str, names: Sequence[str], options: Options):
+        self.path = path
+        self.names = names
+        self.options = options
+        packed = options.compression is not None
+        self.tables = [Table(spec, packed) for spec in layout.TABLES]
+        self.scalars, self.strings, self.frames, self.events = self.tables
+        self.planner = Planner(names, options.shapes, packed, options.frame_compression)
+        self.start_time = time.time_ns()
+        self.reopened = 0
+        """How often the file had to be opened again for new datasets."""
+        self.flushes = 0
+        self.other_bytes = 0
+        self._taken: set[str] = set()
+        self._places: dict[str, int] = {}
+        self._hurried = False
+        self._file: Any = None
+        self._fd = -1
+        self._create()
+
+    @property
+    def handle_path(self) -> str:
+        """A path to the file that stays right if it is moved or deleted, where the system has one."""
+        path = f"/proc/self/fd/{self._fd}"
+        return path if self._fd >= 0 and os.path.exists(path) else self.path
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes of data handed to HDF5."""
+        return sum(t.bytes for t in self.tables) + sum(s.bytes for s in self.planner.segments) + self.other_bytes
+
+    # Making the file
+
+    def _create(self) -> None:
+        replaces = os.path.lexists(self.path)
+        if replaces and not self.options.overwrite:
+            raise RecordingError(f"cannot record to {self.path}: it exists already; choose another name or overwrite=True")
+        if os.path.isdir(self.path):
+            raise RecordingError(f"cannot record to {self.path}: it is a directory")
+        # An older file goes only when the new one is there.
+        target = f"{self.path}.{os.getpid()}.new" if replaces else self.path
+        try:
+            self._file = h5py.File(target, "x", libver=layout.LIBVER, locking=False)
+            self._fd = os.open(target, os.O_RDWR | os.O_CLOEXEC)
+            self.require_space(0)
+            self._fill_file()
+            self._file.swmr_mode = True
+            self._attach()
+            if replaces:
+                os.replace(target, self.path)
+        except Exception as error:
+            self.abandon()
+            if not isinstance(error, FileExistsError):
+                with contextlib.suppress(OSError):
+                    os.unlink(target)
+            raise RecordingError(f"cannot record to {self.path}: {reason(error)}") from error
+
+    def _fill_file(self) -> None:
+        file, names = self._file, self.names
+        file.attrs.update(
+            NX_class="NXroot",
+            default=layout.ENTRY,
+            creator="daqca",
+            creator_version=_version(),
+            daqca_layout=layout.LAYOUT_VERSION,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            file_name=self.path,
+            file_time=layout.iso_time(self.start_time),
+            start_time_ns=self.start_time,
+            flush_interval=self.options.flush_interval,
+            complete=False,
+        )
+        entry = file.create_group(layout.ENTRY)
+        entry.attrs.update(NX_class="NXentry", default=layout.SCALARS.name)
+        layout.write_text(entry, "start_time", layout.iso_time(self.start_time))
+        layout.write_text(entry, "title", f"{len(names)} PVs recorded by daqca")
+        for table in self.tables:
+            self._create_table(table)
+        pvs = _collection(file, layout.PVS)
+        encoded = [name.encode() for name in names]
+        kind = h5py.string_dtype("utf-8", max(map(len, encoded)))
+        pvs.create_dataset("name", data=np.array(encoded, f"S{kind.itemsize}").astype(kind))
+        for name, code in layout.PV_COLUMNS:
+            self._create_fixed(pvs, name, np.zeros(len(names), code))
+        state = _collection(file, layout.STATE)
+        for name, code, length in layout.STATE_FIELDS:
+            self._create_fixed(state, name, np.zeros(length, code))
+        _collection(file, layout.ARRAYS)
+        _write_metadata(_collection(file, layout.USER), self.options.metadata)
+
+    def _create_table(self, table: Table) -> None:
+        group = self._file.create_group(table.spec.path)
+        group.attrs.update(NX_class="NXcollection", title=table.spec.title)
+        if table is self.scalars:  # a plot of all of them: right for one PV, and better than none for many
+            group.attrs.update(NX_class="NXdata", signal="value", axes=["time"])
+        for (name, code), chunks in zip(table.spec.columns, table.chunks, strict=True):
+            filters = deflate_options(chunks.item) if chunks.packed else {}
+            column = group.create_dataset(
+                name, (0,), np.dtype(code), chunks=(table.spec.chunk,), maxshape=(None,), **filters
+            )
+            column.attrs["description"] = layout.DESCRIPTIONS[name]
+            if name == "time":
+                column.attrs.update(units="ns", start="1970-01-01T00:00:00+00:00")
+
+    def _create_fixed(self, group: h5py.Group, name: str, data: npt.NDArray[Any]) -> None:
+        column = group.create_dataset(name, data=data)
+        column.attrs["description"] = layout.DESCRIPTIONS[name]
+        self._places[name] = column.id.get_offset()
+
+    # Datasets for arrays
+
+    def add_segments(self, segments: Sequence[Segment]) -> None:
+        """Make the datasets of new segments.
+
+        A file that others read takes no new objects: so it is closed, opened for us alone, extended,
+        and shared again. Readers that have it open do not notice.
+        """
+        self._detach()
+        self._file.close()
+        self._file = open_for_writing(self.handle_path)
+        for segment in segments:
+            self._create_segment(segment)
+        self._file.flush()
+        self._file.swmr_mode = True
+        self._attach()
+        self.reopened += 1
+
+    def _create_segment(self, segment: Segment) -> None:
+        shared = segment.slot == SHARED
+        pvname = "" if shared else self.names[segment.slot]
+        name = f"shared_{segment.dtype.str[1:]}_{segment.capacity}" if shared else pvname
+        group = self._file.create_group(f"{layout.ARRAYS}/{layout.link_name(name, self._taken)}")
+        group.attrs.update(NX_class="NXdata", signal="data", title=name)
+        filters: dict[str, Any] = deflate_options(segment.dtype.itemsize) if segment.chunks.packed else {}
+        if segment.pipeline:
+            import hdf5plugin  # its filters register with HDF5 when it is imported
+
+            filters = dict(hdf5plugin.Bitshuffle(cname="lz4"))
+        tail = segment.chunks.tail
+        dataset = group.create_dataset(
+            "data", (0, *tail), segment.dtype, chunks=(segment.chunks.rows, *tail), maxshape=(None, *tail), **filters
+        )
+        dataset.attrs.update(
+            pv=pvname,
+            slot=layout.NO_SEGMENT if shared else segment.slot,
+            segment=segment.number,
+            interpretation="image" if len(tail) == 2 else "spectrum",
+        )
+        segment.path = dataset.name
+
+    def opened(self, segment: Segment) -> Segment:
+        """The segment, with its dataset open."""
+        if not segment.chunks.is_attached:
+            segment.chunks.attach(self._file[segment.path].id)
+        return segment
+
+    def _attach(self) -> None:
+        for table in self.tables:
+            group = self._file[table.spec.path]
+            for (name, _), chunks in zip(table.spec.columns, table.chunks, strict=True):
+                chunks.attach(group[name].id)
+
+    def _detach(self) -> None:
+        for chunks in self._chunks():
+            chunks.attach(None)
+
+    def _chunks(self) -> Iterator[Chunks]:
+        for table in self.tables:
+            yield from table.chunks
+        for segment in self.planner.segments:
+            yield segment.chunks
+
+    # While recording
+
+    def require_space(self, size: int) -> None:
+        """Make sure that `size` bytes can be written, before HDF5 finds out half way.
+
+        Raises
+        ------
+        OSError
+            The disk has not so much left (ENOSPC).
+        """
+        disk = os.fstatvfs(self._fd)
+        if disk.f_blocks and disk.f_bavail * disk.f_frsize < size + MARGIN:
+            raise OSError(errno.ENOSPC, f"the disk is full: {disk.f_bavail * disk.f_frsize >> 10} KiB are left")
+
+    def flush(self, final: bool = False) -> None:
+        """Bring all that was taken in to the file; `final` if no more will come."""
+        for segment in self.planner.segments:
+            if segment.committed < segment.rows:
+                self.opened(segment).flush(final)
+        for table in self.tables:
+            table.flush(final)
+        self._file.flush()
+        self.flushes += 1
+        self.put_fixed("rows", np.array([table.committed for table in self.tables], np.uint64))
+
+    def salvage(self) -> None:
+        """After a failed write: bring what is in memory to the file, as far as that still goes."""
+        for part in (*self.planner.segments, *self.tables):
+            with contextlib.suppress(Exception):
+                if isinstance(part, Segment):
+                    self.opened(part)
+                part.flush()
+        with contextlib.suppress(Exception):
+            self._file.flush()
+            self.put_fixed("rows", np.array([table.committed for table in self.tables], np.uint64))
+
+    def hurry(self, hurried: bool) -> None:
+        """Compress nothing while the queue is filling up."""
+        if hurried != self._hurried:
+            self._hurried = hurried
+            for chunks in self._chunks():
+                chunks.hurried = hurried
+
+    def put_index(self, ledger: Ledger, dropped: npt.NDArray[Any]) -> None:
+        """Overwrite the PV index in place."""
+        lost = ledger.dropped + dropped
+        received = ledger.processed + dropped
+        columns: dict[str, npt.NDArray[Any]] = {
+            name: getattr(ledger, name)
+            for name in ("native_type", "native_count", "units", "missed", "first_time", "last_time")
+        }
+        for name, column in {**columns, "received": received, "dropped": lost, "written": received - lost}.items():
+            self.put_fixed(name, column)
+
+    def put_fixed(self, name: str, data: npt.NDArray[Any]) -> None:
+        """Overwrite a column of the index or a field of the state, in place.
+
+        Their place in the file is fixed and has its disk space, so they are written past HDF5: that
+        works on a full disk too, and needs no flush.
+        """
+        code = dict(layout.PV_COLUMNS).get(name) or next(f[1] for f in layout.STATE_FIELDS if f[0] == name)
+        os.pwrite(self._fd, np.ascontiguousarray(data, code).tobytes(), self._places[name])
+
+    def touch(self, stopped: int = 0) -> None:
+        """Write that we are alive, or when we stopped (ns)."""
+        self.put_fixed("times", np.array([time.time_ns(), stopped], np.int64))
+
+    # The end
+
+    def close(self) -> None:
+        """Close HDF5's file; `put_fixed` still works until `abandon`."""
+        self._detach()
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def abandon(self) -> None:
+        """Let go of everything, come what may."""
+        with contextlib.suppress(Exception):
+            self.close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def reason(error: BaseException) -> str:
+    """The system's words for an error of HDF5 or of the system, with its name where there is one."""
+    if isinstance(error, RecordingError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno:
+        words = error.strerror if error.strerror and len(error.strerror) < 100 else os.strerror(error.errno)
+        return f"{errno.errorcode.get(error.errno, error.errno)}, {words}"
+    return f"{type(error).__name__}: {error}"
+
+
+def _version() -> str:
+    try:
+        return metadata.version("daqca")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _collection(parent: h5py.Group, path: str) -> h5py.Group:
+    group = parent.create_group(path)
+    group.attrs["NX_class"] = "NXcollection"
+    return group
+
+
+def _write_metadata(group: h5py.Group, values: Mapping[str, Any]) -> None:
+    """Store the user's metadata: numbers, text and arrays as they are, mappings as groups, the rest as JSON."""
+    for key, value in values.items():
+        name = str(key).replace("/", "|")
+        if isinstance(value, Mapping):
+            _write_metadata(_collection(group, name), value)
+            continue
+        if not isinstance(value, (str, bytes, int, float, np.generic, np.ndarray)):
+            value = json.dumps(value, default=str)
+        if isinstance(value, str):
+            layout.write_text(group, name, value)
+        else:
+            group.create_dataset(name, data=value)
