@@ -5,6 +5,7 @@ Plain values, made by the engine and by snapshots. No columns, no files, no netw
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from enum import IntEnum
@@ -13,9 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from daqca import events
 from daqca.outcome import Outcome
 
 NAN = float("nan")
+FLOAT_TYPES = (2, 6)
+"""The DBR types whose values are floats: FLOAT and DOUBLE."""
 UNKNOWN_TYPE = 255
 """The native type, in columns, of a channel that never connected."""
 
@@ -102,6 +106,36 @@ def time_text(timestamp: int) -> str:
         return ""
     seconds, ns = divmod(int(timestamp), 1_000_000_000)
     return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%dT%H:%M:%S}.{ns:09d}Z"
+
+
+def number_value(number: float, native_type: int) -> int | float:
+    """A scalar number as the user of this type gets it: int for SHORT, ENUM, CHAR and LONG."""
+    return number if native_type in FLOAT_TYPES or not math.isfinite(number) else int(number)
+
+
+def data_value(data: bytes | bytearray | memoryview, dbr_type: int, count: int, is_array: bool) -> Value:
+    """The value of a string or an array, from its bytes as Channel Access sends them.
+
+    Parameters
+    ----------
+    data
+        Big-endian elements; strings of 40 bytes each (the last may be shorter).
+    dbr_type
+        Plain DBR type of the data, 0 to 6.
+    count
+        Number of elements.
+    is_array
+        Whether the channel can have several elements: then one element is an array too.
+    """
+    if dbr_type == 0:
+        raw = bytes(data)
+        texts = [decode_text(raw[i * 40 : i * 40 + 40]) for i in range(count)]
+        return texts[0] if count == 1 and not is_array else np.array(texts, dtype="U" if texts else "U1")
+    array = events.decode(memoryview(data), dbr_type, count)
+    if count == 1 and not is_array:
+        item: int | float = array[0].item()
+        return item
+    return array
 
 
 @dataclass(frozen=True, slots=True)

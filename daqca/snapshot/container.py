@@ -14,13 +14,12 @@ import numpy.typing as npt
 
 from daqca import events
 from daqca.outcome import Outcome
-from daqca.reading import UNKNOWN_TYPE, Reading, Value, decode_text
+from daqca.reading import FLOAT_TYPES, UNKNOWN_TYPE, Reading, Value, data_value, decode_text, number_value
 from daqca.snapshot.metadata import MetadataColumns
 
 Datum = tuple[int, int, bytes | bytearray | memoryview]
 """DBR type, number of elements and big-endian bytes of one string or array."""
 
-_FLOATS = (2, 6)
 _WITH_VALUE = (Outcome.OK, Outcome.STALE)
 
 
@@ -156,7 +155,7 @@ class Snapshot:
     def _make_values(self) -> list[Value]:
         values = self.number.astype(object)
         whole = np.isfinite(self.number)
-        whole &= ~np.isin(self.native_type, _FLOATS)
+        whole &= ~np.isin(self.native_type, FLOAT_TYPES)
         values[whole] = self.number[whole].astype(np.int64).astype(object)
         has_value = self.has_value
         values[~has_value] = None
@@ -184,16 +183,9 @@ class Snapshot:
             number = float(self.number[index])
             if is_array:
                 return np.full(int(self.count[index]), number).astype(_native_dtype(native))
-            return number if native in _FLOATS or not np.isfinite(number) else int(number)
+            return number_value(number, native)
         dbr_type, count, raw = datum
-        if dbr_type == 0:
-            texts = [decode_text(bytes(raw[i * 40 : i * 40 + 40])) for i in range(count)]
-            return texts[0] if count == 1 and not is_array else np.array(texts, dtype="U" if texts else "U1")
-        array = events.decode(memoryview(raw), dbr_type, count)
-        if count == 1 and not is_array:
-            item: int | float = array[0].item()
-            return item
-        return array
+        return data_value(raw, dbr_type, count, is_array)
 
     # ---- as a collection of readings
 
