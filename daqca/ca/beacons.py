@@ -99,6 +99,8 @@ class BeaconTracker:
     LONG = 3.25
     DUPLICATES = 3
     YOUNG = 8
+    SETTLED = 12
+    """From this counter on the periods of a server are compared; until then they double from 20 ms to 15 s."""
 
     def __init__(self, since: float | None = None) -> None:
         self.duplicates = 0
@@ -153,10 +155,13 @@ class BeaconTracker:
         if advance is not None and advance > self.DUPLICATES:
             known.average = None
             return Anomaly.RESTARTED if advance >= 0x80000000 else Anomaly.HEALED
+        if counter is not None and counter < self.SETTLED:
+            return None
         period /= advance or 1
         average, last_period = known.average, known.last_period
-        # Compared with the last period too, for that of a server that has just started doubles each time.
+        # Compared with the last period too, for that of a server that does not count may double still.
         if average is not None and period >= self.LONG * max(average, last_period):
+            known.average = None
             return Anomaly.HEALED
         known.last_period = period
         if average is not None and period <= self.SHORT * average:

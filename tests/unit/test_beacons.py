@@ -82,6 +82,13 @@ def test_a_server_that_starts_is_told_of_once(since):
     assert anomalies == [Anomaly.NEW] + [None] * 29
 
 
+def test_beacons_that_waited_for_us_say_nothing_of_their_period():
+    tracker = BeaconTracker()
+    times = [max(t, 0.31) for t in start_up(30)]  # the first five are read at once
+    assert times.count(0.31) == 5
+    assert [tracker.received(SERVER, i, t) for i, t in enumerate(times)] == [Anomaly.NEW] + [None] * 29
+
+
 @pytest.mark.parametrize("lost", [1, 2, 7])
 def test_a_new_server_is_told_of_if_its_first_beacons_were_lost(lost):
     tracker = BeaconTracker()
