@@ -1,22 +1,20 @@
-"""What a row of the benchmark is made of: the IOC, the clients, the measurements; no row itself."""
+"""What the rows share: the IOC, the clients and the order of the runs. The rows are in `rows` and `streams`."""
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 from daqca.sim import SoftIOC
 from daqca.sim.process import child_environ
 
 from .build_c import program
-from .processes import ClientError, ClientProcess, cpu_seconds
+from .processes import ClientProcess, total_cpu
 from .records import write_records
 
 CLIENTS = Path(__file__).resolve().parent / "clients"
@@ -35,26 +33,6 @@ class Client:
         if self.program.endswith(".py"):
             return [sys.executable, str(CLIENTS / self.program), scenario, str(names), *self.options, *more]
         return [program(self.program), scenario, str(names), *self.options, *more]
-
-
-@dataclass
-class Measurement:
-    """The runs of one client in one row.
-
-    ``values`` are in ``unit``, one for each run; ``wrong`` says what was not as it should be in any of them.
-    """
-
-    client: str
-    what: str
-    unit: str
-    values: list[float] = field(default_factory=list)
-    wrong: str = ""
-    note: str = ""
-
-    @property
-    def median(self) -> float:
-        """The middle of the runs; NaN if there was none."""
-        return median(self.values) if self.values else float("nan")
 
 
 class Bench:
@@ -84,35 +62,30 @@ class Bench:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def process(self, command: list[str], timeout: float = 180.0) -> ClientProcess:
-        """Start a program in the environment that finds the IOC."""
-        return ClientProcess(command, self.environment, timeout)
+    def process(
+        self, command: list[str], timeout: float = 180.0, environment: Mapping[str, str] | None = None
+    ) -> ClientProcess:
+        """Start a program in the environment that finds the IOC, or in another one."""
+        return ClientProcess(command, environment or self.environment, timeout)
 
     def settle(self) -> None:
         """Wait until the IOC has done with the last client: it must not be busy with the end of one for the next."""
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            before = sum(cpu_seconds(self.ioc.pid).values())
-            time.sleep(0.1)
-            if sum(cpu_seconds(self.ioc.pid).values()) - before < 0.002:
-                return
+        wait_idle([self.ioc.pid], limit=0.02)
 
-    def rounds(self, clients: Sequence[Client]) -> Iterator[tuple[int, Client]]:
+    def rounds(self, clients: Sequence[Client]) -> Iterator[Client]:
         """All runs: one of each client in turn, each round beginning with another, so that noise hits all alike."""
         for run in range(self.runs):
             for i in range(len(clients)):
                 self.settle()
-                yield run, clients[(run + i) % len(clients)]
+                yield clients[(run + i) % len(clients)]
 
 
-@contextmanager
-def tolerated(measurements: Sequence[Measurement], report: Callable[[str], None]) -> Iterator[None]:
-    """A client that fails is said to have failed; the others go on."""
-    try:
-        yield
-    except (ClientError, subprocess.SubprocessError, OSError) as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        if not measurements[0].wrong:
-            report(f"    {measurements[0].client}: {error}")
-        for measurement in measurements:
-            measurement.wrong = f"failed: {lines[-1] if lines else error!r}"[:150]
+def wait_idle(pids: Sequence[int], limit: float, timeout: float = 20.0) -> float:
+    """Wait until these processes use less than `limit` of a core; returns when that began (monotonic clock)."""
+    deadline = time.monotonic() + timeout
+    while True:
+        start, before = time.monotonic(), sum(total_cpu(pid) for pid in pids)
+        time.sleep(0.1)
+        used = sum(total_cpu(pid) for pid in pids) - before
+        if used < limit * (time.monotonic() - start) or time.monotonic() > deadline:
+            return start

@@ -120,13 +120,18 @@ def private_bytes(pid: int) -> int:
 
 
 def cpu_seconds(pid: int) -> dict[str, float]:
-    """CPU of each of a process's threads, by ``"tid name"``."""
+    """CPU of each living thread of a process, by ``"tid name"``."""
     found = {}
     for task in Path(f"/proc/{pid}/task").glob("*"):
         nanoseconds = _read(task / "schedstat").split()
         if nanoseconds:
             found[f"{task.name} {_read(task / 'comm').strip()}"] = int(nanoseconds[0]) / 1e9
     return found
+
+
+def total_cpu(pid: int) -> float:
+    """CPU of all living threads of a process."""
+    return sum(cpu_seconds(pid).values())
 
 
 def command_line(pid: int) -> str:

@@ -12,7 +12,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from .bench import Measurement
+from .results import Measurement
 
 HERE = Path(__file__).resolve().parent
 RESULTS, README = HERE / "results.json", HERE / "README.md"
@@ -58,9 +58,8 @@ def table(row: dict[str, Any]) -> str:
             spread = f"{amount(min(each.values))} to {amount(max(each.values))}" if each.values else ""
             ratios = " | ".join(ratio(each.median, reference) for reference in bases)
             checked = each.wrong or ("all right" if each.values else "not measured")
-            note = f" ({each.note})" if each.note else ""
             middle = f"{amount(each.median)} {each.unit}"
-            lines.append(f"| {each.client} | {what} | {middle} | {spread} | {ratios} | {checked}{note} |")
+            lines.append(f"| {each.client} | {what} | {middle} | {spread} | {ratios} | {checked} |")
     lines += ["", f"{row['runs']} runs, {row['date']}, {row['cores']} cores, Python {row['python']}.", ""]
     return "\n".join(lines)
 

@@ -5,33 +5,48 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 import numpy as np
 
-from .bench import Bench, Client, Measurement, tolerated
-from .processes import ClientProcess, Result, descendants, private_bytes
-
-Say = Callable[[str], None]
+from .bench import Bench, Client
+from .processes import ClientError, ClientProcess, Result, descendants, private_bytes
+from .results import Results
 
 LIBCA = Client("C, libca", "read")
-LIBCA_PLAIN = Client("C, libca, `ca_array_get` and `ca_pend_io`", "read", ("plain",))
-LIBCA_CALLBACK = Client("C, libca, `ca_array_get_callback`", "read", ("callback",))
-DAQCA = (Client("daqca", "daqca_client.py"), Client("daqca, as Python numbers", "daqca_client.py", ("values=list",)))
-DAQCA_WORKERS = (
+DAQCA = Client("daqca", "daqca_client.py")
+ONE_WORKER = Client("daqca, 1 worker", "daqca_client.py", ("workers=1",))
+REPICS = Client("repics", "repics_client.py")
+PYEPICS_PV = Client("pyepics, `PV`", "pyepics_client.py")
+AIOCA = Client("aioca", "aioca_client.py")
+CAPROTO = Client("caproto", "caproto_client.py")
+
+READERS = (
+    LIBCA,
+    Client("C, libca, `ca_array_get` and `ca_pend_io`", "read", ("plain",)),
+    DAQCA,
+    Client("daqca, as Python numbers", "daqca_client.py", ("values=list",)),
     Client("daqca, 2 workers", "daqca_client.py", ("workers=2",)),
     Client("daqca, 2 workers, as Python numbers", "daqca_client.py", ("workers=2", "values=list")),
-)
-PYEPICS = Client("pyepics, `caget_many` (values alone)", "pyepics_client.py")
-RECIPES = (
+    REPICS,
+    Client("pyepics, `caget_many` (values alone)", "pyepics_client.py"),
     Client("pyepics, recipe 10.2 (values alone)", "pyepics_client.py", ("how=recipe",)),
     Client("pyepics, recipe 10.2 with time and alarm", "pyepics_client.py", ("how=recipe", "time=yes")),
+    AIOCA,
+    CAPROTO,
 )
-AIOCA = Client("aioca", "aioca_client.py")
-REPICS = Client("repics", "repics_client.py")
-CAPROTO = Client("caproto", "caproto_client.py")
-READERS = (LIBCA, LIBCA_PLAIN, *DAQCA, *DAQCA_WORKERS, REPICS, PYEPICS, *RECIPES, AIOCA, CAPROTO)
+GETTERS = (
+    LIBCA,
+    Client("C, libca, `ca_array_get_callback`", "read", ("callback",)),
+    DAQCA,
+    ONE_WORKER,
+    REPICS,
+    PYEPICS_PV,
+    AIOCA,
+    CAPROTO,
+)
+SUBSCRIBERS = (Client("C, libca", "monitor"), DAQCA, ONE_WORKER, REPICS, PYEPICS_PV, AIOCA, CAPROTO)
 
 
 def verdict(result: Result) -> str:
@@ -39,77 +54,50 @@ def verdict(result: Result) -> str:
     return "" if result["right"] == result["n"] else f"{result['right']} of {result['n']} right"
 
 
-def cold(bench: Bench, say: Say) -> list[Measurement]:
-    """Search, connect and read in a fresh client; a client with workers has them running, connected to nothing."""
-    found = {client: Measurement(client.name, "time", "ms") for client in READERS}
-    for run, client in bench.rounds(READERS):
-        with tolerated([found[client]], say), bench.process(client.command("cold", bench.scalars)) as process:
+def cold(bench: Bench, results: Results) -> None:
+    """Search, connect and read in a fresh client; where workers are used, they run already, connected to nothing."""
+    for client in bench.rounds(READERS):
+        with (
+            results.tolerate(client.name, "time", "ms"),
+            bench.process(client.command("cold", bench.scalars)) as process,
+        ):
             result = process.answer()
-            found[client].values.append(1e3 * result["seconds"])
-            found[client].wrong = found[client].wrong or verdict(result)
-            say(f"  run {run + 1}: {client.name}: {1e3 * result['seconds']:.1f} ms {verdict(result)}")
-    return list(found.values())
+            results.add(client.name, "time", "ms", 1e3 * result["seconds"], verdict(result))
 
 
 def connected(
-    bench: Bench,
-    clients: Sequence[Client],
-    scenario: str,
-    stack: ExitStack,
-    say: Say,
-    found: dict[Client, list[Measurement]],
+    bench: Bench, clients: Sequence[Client], scenario: str, stack: ExitStack, results: Results
 ) -> dict[Client, ClientProcess]:
-    """Start each client of a scenario that keeps its connections, and wait until it has them."""
+    """Start the clients of a scenario that keeps its connections, and wait until they have them."""
     processes = {}
     for client in clients:
-        with tolerated(found[client], say):
+        with results.tolerate(client.name, "p50" if scenario == "get" else "time", "us" if scenario == "get" else "ms"):
             process = stack.enter_context(bench.process(client.command(scenario, bench.scalars)))
             process.answer()
             processes[client] = process
     return processes
 
 
-def warm(bench: Bench, say: Say) -> list[Measurement]:
-    """Read all again through connections that exist."""
-    found = {client: [Measurement(client.name, "time", "ms")] for client in READERS}
+def warm(bench: Bench, results: Results) -> None:
+    """Read all again from the IOC, through connections that exist."""
     with ExitStack() as stack:
-        processes = connected(bench, READERS, "warm", stack, say, found)
-        for run, client in bench.rounds(list(processes)):
-            (measurement,) = found[client]
-            with tolerated([measurement], say):
+        processes = connected(bench, READERS, "warm", stack, results)
+        for client in bench.rounds(list(processes)):
+            with results.tolerate(client.name, "time", "ms"):
                 result = processes[client].ask("go")
-                measurement.values.append(1e3 * result["seconds"])
-                measurement.wrong = measurement.wrong or verdict(result)
-                say(f"  run {run + 1}: {client.name}: {1e3 * result['seconds']:.1f} ms {verdict(result)}")
-    return [each for measurements in found.values() for each in measurements]
+                results.add(client.name, "time", "ms", 1e3 * result["seconds"], verdict(result))
 
 
-def get(bench: Bench, say: Say) -> list[Measurement]:
-    """One get of a connected PV after the other: the middle and the 99th percentile of 1,000, in each run."""
-    clients = (
-        LIBCA,
-        LIBCA_CALLBACK,
-        DAQCA[0],
-        Client("daqca, 1 worker", "daqca_client.py", ("workers=1",)),
-        REPICS,
-        Client("pyepics, `PV.get`", "pyepics_client.py"),
-        AIOCA,
-        CAPROTO,
-    )
-    found = {
-        client: [Measurement(client.name, "p50", "us"), Measurement(client.name, "p99", "us")] for client in clients
-    }
+def get(bench: Bench, results: Results) -> None:
+    """Gets of one connected PV, one after the other: in each run the middle and the 99th percentile of 1,000."""
     with ExitStack() as stack:
-        processes = connected(bench, clients, "get", stack, say, found)
-        for run, client in bench.rounds(list(processes)):
-            with tolerated(found[client], say):
+        processes = connected(bench, GETTERS, "get", stack, results)
+        for client in bench.rounds(list(processes)):
+            with results.tolerate(client.name, "p50", "us"):
                 result = processes[client].ask("1000")
-                times = np.percentile(np.array(result["ns"]) / 1e3, [50, 99])
-                for measurement, value in zip(found[client], times.tolist(), strict=True):
-                    measurement.values.append(value)
-                    measurement.wrong = measurement.wrong or verdict(result)
-                say(f"  run {run + 1}: {client.name}: {times[0]:.1f} us, {times[1]:.1f} us {verdict(result)}")
-    return [each for measurements in found.values() for each in measurements]
+                p50, p99 = np.percentile(np.array(result["ns"]) / 1e3, [50, 99]).tolist()
+                results.add(client.name, "p50", "us", p50, verdict(result))
+                results.add(client.name, "p99", "us", p99, verdict(result))
 
 
 IMPORTS = {
@@ -123,45 +111,32 @@ IMPORTS = {
 }
 
 
-def imports(bench: Bench, say: Say) -> list[Measurement]:
-    """Importing the client beyond importing numpy, in a fresh interpreter whose files are in the cache."""
-    found = {name: Measurement(name, "time", "ms") for name in IMPORTS}
-    for run in range(-1, 2 * bench.runs):  # the first round fills caches
+def imports(bench: Bench, results: Results) -> None:
+    """Import the client beyond importing numpy, in a fresh interpreter whose files are in the cache."""
+    code = "import numpy, time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
+    for run in range(-1, bench.runs):  # the first round fills caches
         for name, statement in IMPORTS.items():
-            code = f"import numpy, time; t = time.perf_counter(); {statement}; print(time.perf_counter() - t)"
-            with tolerated([found[name]], say):
-                done = subprocess.run(
-                    [sys.executable, "-c", code], env=bench.environment, capture_output=True, text=True, timeout=60
-                )
+            with results.tolerate(name, "time", "ms"):
+                command = [sys.executable, "-c", code.format(statement)]
+                done = subprocess.run(command, env=bench.environment, capture_output=True, text=True, timeout=60)
                 if done.returncode:
-                    raise OSError(done.stderr)
+                    raise ClientError(done.stderr)
                 if run >= 0:
-                    found[name].values.append(1e3 * float(done.stdout))
-    return list(found.values())
+                    results.add(name, "time", "ms", 1e3 * float(done.stdout))
 
 
-def memory(bench: Bench, say: Say) -> list[Measurement]:
-    """Private memory for each connected and monitored scalar, in the client and its workers together."""
-    clients = (
-        Client("C, libca", "monitor"),
-        DAQCA[0],
-        Client("daqca, 1 worker", "daqca_client.py", ("workers=1",)),
-        REPICS,
-        Client("pyepics, `PV`", "pyepics_client.py"),
-        AIOCA,
-        CAPROTO,
-    )
-    found = {client: Measurement(client.name, "memory", "kB") for client in clients}
-    for run, client in bench.rounds(clients):
-        with tolerated([found[client]], say), bench.process(client.command("memory", bench.scalars)) as process:
+def memory(bench: Bench, results: Results) -> None:
+    """Private memory for each connected and monitored scalar PV, in the client and its workers together."""
+    for client in bench.rounds(SUBSCRIBERS):
+        with (
+            results.tolerate(client.name, "memory", "kB"),
+            bench.process(client.command("memory", bench.scalars)) as process,
+        ):
             process.answer()
             time.sleep(0.3)
             before = sum(map(private_bytes, descendants(process.pid)))
             result = process.ask("go")
             time.sleep(0.3)
             used = sum(map(private_bytes, descendants(process.pid))) - before
-            found[client].values.append(used / bench.n / 1000)
-            if result["pvs"] != bench.n:
-                found[client].wrong = f"{result['pvs']} of {bench.n} monitored"
-            say(f"  run {run + 1}: {client.name}: {used / bench.n:.0f} bytes {found[client].wrong}")
-    return list(found.values())
+            wrong = "" if result["pvs"] == bench.n else f"{result['pvs']} of {bench.n} monitored"
+            results.add(client.name, "memory", "kB", used / bench.n / 1000, wrong)

@@ -1,8 +1,7 @@
 /* A subscriber on libca: monitor NAMES, memory NAMES, frames NAME.
  * monitor: counts the updates of counters that only go up by one, until the stream is quiet.
  * memory: connects and subscribes to all names and stays. frames: the same as monitor for arrays of
- * doubles or bytes whose first four bytes are a little-endian frame number. */
-#include <stdint.h>
+ * bytes whose first eight are a big-endian frame number. */
 #include <unistd.h>
 
 #include "bench.h"
@@ -25,9 +24,8 @@ static void on_update(struct event_handler_args args) {
 
 static void on_frame(struct event_handler_args args) {
     const unsigned char *bytes = &((const struct dbr_time_char *)args.dbr)->value;
-    uint32_t number;
-    if (args.count < 4) return;
-    memcpy(&number, bytes, 4);
+    double number = 0;
+    for (int i = 0; i < 8 && args.count >= 8; i++) number = 256 * number + bytes[i];
     if (!seen[0]) {
         seen[0] = 1;
         first[0] = number;

@@ -43,8 +43,8 @@ int main(int argc, char **argv) {
             if (ahead > 0) usleep((useconds_t)(1e6 * ahead));
         }
         while (rounds_done < rounds) epicsEventWaitWithTimeout(progress, 1.0);
-        printf("{\"puts\": %ld, \"seconds\": %.6f, \"cpu\": %.6f, \"value\": %.0f}\n", rounds * count, now() - start,
-               cpu() - cpu_before, value);
+        printf("{\"puts\": %ld, \"seconds\": %.6f, \"ended\": %.6f, \"cpu\": %.6f, \"value\": %.0f}\n", rounds * count,
+               now() - start, now(), cpu() - cpu_before, value);
         fflush(stdout);
     }
     ca_context_destroy();
