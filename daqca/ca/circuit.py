@@ -18,7 +18,7 @@ from daqca.ca.channels import NO_CIRCUIT, Channels, RequestKind, Requests, Slots
 from daqca.ca.decode import ECA_NORMAL, data_records, data_row, failed_rows, layout, unsigned_chars
 from daqca.ca.protocol import HEADER_SIZE, Command
 from daqca.errors import ProtocolError
-from daqca.events import EVENT, BatchBuilder, Kind, Reason
+from daqca.events import EVENT, BatchBuilder, Kind, Reason, Records
 from daqca.link import AUTO, CTRL
 
 BUFFER_SIZE = 256 * 1024
@@ -250,9 +250,7 @@ class Circuit:
 
     # --- messages that carry values -------------------------------------------------------------
 
-    def _data(
-        self, command: int, messages: npt.NDArray[np.void], form: object, builder: BatchBuilder
-    ) -> None:
+    def _data(self, command: int, messages: npt.NDArray[np.void], form: object, builder: BatchBuilder) -> None:
         at = np.arange(len(messages), dtype=np.int64)
         records, _ = self._data_records(command, messages, form, builder, at)
         if len(records):
@@ -389,9 +387,7 @@ class Circuit:
             return
         requests.kind[row] = RequestKind.FREE
         kind = Kind.WRITTEN if p1 == ECA_NORMAL else Kind.FAILED
-        builder.rows.append(
-            (int(requests.slot[row]), kind, 0, min(p1 >> 3, 255), 0, time.time_ns(), 0.0, 0, p2)
-        )
+        builder.rows.append((int(requests.slot[row]), kind, 0, min(p1 >> 3, 255), 0, time.time_ns(), 0.0, 0, p2))
 
     def _error(
         self, p1: int, p2: int, payload: bytearray | memoryview, start: int, size: int, builder: BatchBuilder
@@ -464,7 +460,7 @@ class Circuit:
         changed = (channels.state[slots] == State.CONNECTED) & (channels.access[slots] != access)
         channels.access[slots] = access
         if changed.any():
-            builder.extend(_records(slots[changed], Kind.ACCESS, access[changed]))
+            builder.extend(event_records(slots[changed], Kind.ACCESS, access[changed]))
 
     def _created(self, messages: npt.NDArray[np.void], builder: BatchBuilder, count: int | None) -> None:
         channels = self._channels
@@ -489,7 +485,7 @@ class Circuit:
     def _connected(self, slots: Slots, builder: BatchBuilder) -> None:
         channels = self._channels
         channels.state[slots] = State.CONNECTED
-        records = _records(slots, Kind.CONNECTED, channels.access[slots])
+        records = event_records(slots, Kind.CONNECTED, channels.access[slots])
         records["dbr_type"] = channels.native_type[slots]
         records["count"] = channels.native_count[slots]
         builder.extend(records)
@@ -506,7 +502,7 @@ class Circuit:
         self.stray += int(len(known) - known.sum())
         messages, rows = messages[known], rows[known]
         requests.release(rows)
-        records = _records(requests.slot[rows], Kind.WRITTEN, 0)
+        records = event_records(requests.slot[rows], Kind.WRITTEN, 0)
         records["token"] = messages["p2"]
         failed_rows(records, messages["p1"], Kind.FAILED)
         builder.extend(records)
@@ -537,11 +533,11 @@ class Circuit:
         channels, requests = self._channels, self._requests
         known = slots[channels.seen[slots] & (channels.state[slots] == State.CONNECTED)]
         if len(known):
-            builder.extend(_records(known, Kind.DISCONNECTED, int(reason)))
+            builder.extend(event_records(known, Kind.DISCONNECTED, int(reason)))
         rows = requests.on_circuit(self.index)
         rows = rows[np.isin(requests.slot[rows], slots)] if len(rows) else rows
         if len(rows):
-            records = _records(requests.slot[rows], Kind.FAILED, ECA_DISCONN)
+            records = event_records(requests.slot[rows], Kind.FAILED, ECA_DISCONN)
             records["token"] = requests.id[rows]
             builder.extend(records)
             requests.release(rows)
@@ -587,7 +583,7 @@ class Circuit:
         slots = slots[self._channels.state[slots] == State.CONNECTED]
         self._channels.state[slots] = State.UNRESPONSIVE
         if len(slots):
-            builder.extend(_records(slots, Kind.DISCONNECTED, Reason.UNRESPONSIVE))
+            builder.extend(event_records(slots, Kind.DISCONNECTED, Reason.UNRESPONSIVE))
 
     def _responsive(self, builder: BatchBuilder) -> None:
         self.state = CircuitState.UP
@@ -700,9 +696,7 @@ class Circuit:
         names = self._channels.names
         reply = protocol.SearchReply.DO_REPLY
         for slot in slots.tolist():
-            self.queue(
-                protocol.text_message(Command.SEARCH, names[slot], slot, slot, reply, protocol.MINOR_VERSION)
-            )
+            self.queue(protocol.text_message(Command.SEARCH, names[slot], slot, slot, reply, protocol.MINOR_VERSION))
 
     def _types(
         self, slots: Slots, types: npt.NDArray[np.uint8], counts: npt.NDArray[np.uint32]
@@ -734,7 +728,8 @@ def greeting(user: str, host: str, priority: int = 0) -> bytes:
     )
 
 
-def _records(slots: npt.NDArray[np.integer], kind: int, status: int | npt.NDArray[np.uint8]) -> npt.NDArray[np.void]:
+def event_records(slots: Slots, kind: int, status: int | npt.NDArray[np.uint8]) -> Records:
+    """Events without a value that happen now, one for each slot."""
     records = np.zeros(len(slots), EVENT)
     records["slot"] = slots
     records["kind"] = kind

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from daqca.ca.channels import Slots, State
+from daqca.ca.channels import NO_CIRCUIT, Slots, State
 from daqca.ca.circuit import Circuit, CircuitState
 from daqca.ca.registration import Registration
 from daqca.ca.settings import Settings
@@ -43,6 +43,9 @@ _LEADER_TICK = 0.05
 _MAX_READS = 8
 _MAX_DATAGRAMS = 64
 _AGAIN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
+
+Register = Callable[[int], None]
+"""Told the first of the request ids, before an answer to them can come."""
 
 _contexts: weakref.WeakSet[Context] = weakref.WeakSet()
 """The live contexts, only for the child of a fork, which must drop their sockets."""
@@ -133,22 +136,30 @@ class Context:
             self.shard.remove(slots)
             self._pump()
 
-    def read(self, slots: Slots, dbr_type: int = AUTO, count: int = 0) -> int:
-        """See `Shard.read`. To register what the answers complete, hold `lock` around this call."""
+    def read(self, slots: Slots, register: Register, dbr_type: int = AUTO, count: int = 0) -> None:
+        """See `Shard.read`. ``register(first id)`` is called before any answer can come."""
         with self.lock:
             self._check_open()
-            first = self.shard.read(slots, dbr_type, count)
+            register(self.shard.read(slots, dbr_type, count))
             self._pump()
-            return first
 
-    def read_one(self, slot: int) -> tuple[int, Circuit | None]:
-        """See `Shard.read_one`. To register what the answer completes, hold `lock` around this call."""
+    def read_one(self, slot: int, register: Register) -> Circuit | None:
+        """See `Shard.read_one`; returns the circuit that the answer will come on, if it is known."""
         with self.lock:
             self._check_open()
             id_, circuit = self.shard.read_one(slot)
-            if circuit is not None:
-                self._flush(self._links[circuit.index])
-            return id_, circuit
+            register(id_)
+            self._send_on(circuit)
+            return circuit
+
+    def _send_on(self, circuit: Circuit | None) -> None:
+        """Send what was just put on one circuit, without looking at the others."""
+        if circuit is None:
+            self._pump()
+            return
+        self._flush(self._links[circuit.index])
+        if self.shard.builder:
+            self._deliver_batch(self.shard.builder.build())
 
     def cancel(self, first: int, n: int = 1) -> None:
         """Give up requests."""
@@ -173,24 +184,34 @@ class Context:
                 self._pump()
 
     def write_one(
-        self, slot: int, dbr_type: int, count: int, payload: bytes, notify: bool
-    ) -> tuple[int, Circuit | None]:
-        """See `Shard.write_one`; a channel that is not connected gives (0, None) and nothing is sent."""
+        self, slot: int, dbr_type: int, count: int, payload: bytes, register: Register | None
+    ) -> Circuit | None:
+        """See `Shard.write_one`; with `register` the server confirms the write."""
         with self.lock:
             self._check_open()
-            if self.shard.channels.state[slot] != State.CONNECTED:
-                return 0, None
-            id_, circuit = self.shard.write_one(slot, dbr_type, count, payload, notify)
-            self._flush(self._links[circuit.index])
-            return id_, circuit
+            id_, circuit = self.shard.write_one(slot, dbr_type, count, payload, register is not None)
+            if register is not None:
+                register(id_)
+            self._send_on(circuit)
+            return circuit
 
-    def write_doubles(self, slots: Slots, values: npt.NDArray[np.float64], notify: bool) -> int:
-        """See `Shard.write_doubles`; all channels must be connected (check under `lock`)."""
+    def write_doubles(self, slots: Slots, values: npt.NDArray[np.float64], register: Register | None) -> None:
+        """See `Shard.write_doubles`; with `register` the server confirms the writes."""
         with self.lock:
             self._check_open()
-            first = self.shard.write_doubles(slots, values, notify)
+            first = self.shard.write_doubles(slots, values, register is not None)
+            if register is not None:
+                register(first)
             self._pump()
-            return first
+
+    def hosts(self, slots: Slots) -> list[str]:
+        """``address:port`` of the server of each channel, ``""`` where it is on none, length n."""
+        with self.lock:
+            circuits = self.shard.circuits
+            names = {index: circuit.name for index, circuit in circuits.items()}
+            connected = self.shard.channels.state[slots] >= State.CONNECTED
+            indices = np.where(connected, self.shard.channels.circuit[slots], NO_CIRCUIT)
+            return [names.get(index, "") for index in indices.tolist()]
 
     def set_events(self, on: bool) -> None:
         """Flow control: have the servers hold back and merge updates, or resume."""

@@ -125,9 +125,7 @@ def event_add_requests(
     return out
 
 
-def write_double_requests(
-    command: int, sids: U4, ids: U4, values: npt.NDArray[np.float64]
-) -> npt.NDArray[np.void]:
+def write_double_requests(command: int, sids: U4, ids: U4, values: npt.NDArray[np.float64]) -> npt.NDArray[np.void]:
     """Writes of one DBR_DOUBLE each in a column, shape (n,)."""
     out = np.empty(len(sids), WRITE_DOUBLE_REQUEST)
     out["command"] = command

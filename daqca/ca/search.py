@@ -221,4 +221,3 @@ def _address(ip: int, port: int, sender: tuple[str, int]) -> tuple[str, int]:
     if ip == protocol.SENDER_ADDRESS:
         return sender[0], port
     return ".".join(map(str, ip.to_bytes(4, "big"))), port
-

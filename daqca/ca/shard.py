@@ -14,7 +14,7 @@ import numpy.typing as npt
 from daqca.ca import protocol
 from daqca.ca.beacons import BeaconTracker, parse_beacons
 from daqca.ca.channels import NO_CIRCUIT, Channels, RequestKind, Requests, Slots, State, Subscriptions
-from daqca.ca.circuit import Circuit, CircuitState, greeting
+from daqca.ca.circuit import ECA_DISCONN, Circuit, CircuitState, event_records, greeting
 from daqca.ca.search import Found, Searcher
 from daqca.ca.settings import Settings
 from daqca.events import BatchBuilder, Kind, Reason
@@ -173,32 +173,49 @@ class Shard:
                 self.circuits[index].cancel_subscriptions(ids[indices == index])
         self.subscriptions.remove(ids)
 
-    def write_one(self, slot: int, dbr_type: int, count: int, payload: bytes, notify: bool) -> tuple[int, Circuit]:
-        """Write one value to a connected channel; returns the request's id and the circuit."""
-        index = int(self.channels.circuit[slot])
-        circuit = self.circuits[index]
-        id_ = self.requests.add_one(slot, RequestKind.WRITE, index) if notify else 0
-        circuit.write(slot, id_, dbr_type, count, payload, notify)
+    def write_one(
+        self, slot: int, dbr_type: int, count: int, payload: bytes, notify: bool
+    ) -> tuple[int, Circuit | None]:
+        """Write one value; returns the request's id (0 without `notify`) and the circuit.
+
+        A channel that is not connected gives a FAILED event and no circuit.
+        """
+        circuit = None
+        if self.channels.state[slot] == State.CONNECTED:
+            circuit = self.circuits[int(self.channels.circuit[slot])]
+        id_ = self.requests.add_one(slot, RequestKind.WRITE, circuit.index if circuit else NO_CIRCUIT) if notify else 0
+        if circuit is not None:
+            circuit.write(slot, id_, dbr_type, count, payload, notify)
+        else:
+            self._fail_writes(np.array([slot], np.uint32), np.array([id_], np.uint32))
         return id_, circuit
 
     def write_doubles(self, slots: Slots, values: npt.NDArray[np.float64], notify: bool) -> int:
-        """Write one number to each of these connected channels.
+        """Write one number to each of these channels; those that are not connected give FAILED events.
 
         Returns
         -------
         With `notify`, the id of the first request; the others follow it. Else 0.
         """
-        if notify:
-            ids = self.requests.add(slots, RequestKind.WRITE)
-        else:
-            ids = np.zeros(len(slots), np.uint32)
+        ids = self.requests.add(slots, RequestKind.WRITE) if notify else np.zeros(len(slots), np.uint32)
+        first = int(ids[0]) if len(ids) else 0
+        connected = self.channels.state[slots] == State.CONNECTED
+        if not connected.all():
+            self._fail_writes(slots[~connected], ids[~connected])
+            slots, ids, values = slots[connected], ids[connected], values[connected]
         indices = self.channels.circuit[slots]
         for index in np.unique(indices).tolist():
             part = indices == index
             if notify:
                 self.requests.circuit[ids[part].astype(np.int64) & (self.requests.capacity - 1)] = index
             self.circuits[index].write_doubles(slots[part], ids[part], values[part], notify)
-        return int(ids[0]) if len(ids) else 0
+        return first
+
+    def _fail_writes(self, slots: Slots, ids: npt.NDArray[np.uint32]) -> None:
+        records = event_records(slots, Kind.FAILED, ECA_DISCONN)
+        records["token"] = ids
+        self.requests.release(self.requests.rows(ids))
+        self.builder.extend(records)
 
     # --- searching ------------------------------------------------------------------------------
 
@@ -320,7 +337,7 @@ class Shard:
         self.circuits.pop(circuit.index, None)
         if self._by_address.get(circuit.address) is circuit:
             del self._by_address[circuit.address]
-        self.beacons.forget(circuit.address) if hasattr(self.beacons, "forget") else None
+        self.beacons.forget(circuit.address)
         if reason == Reason.PROTOCOL_ERROR:
             self.protocol_errors += 1
         wait = 0.0

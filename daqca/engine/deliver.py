@@ -1,0 +1,297 @@
+"""Where every batch lands: the table first, then who waits, then sinks, of whichever transport it comes."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from daqca.ca import eca
+from daqca.engine.reads import DISCONNECTED, NO_READ_ACCESS, NO_WRITE_ACCESS, One
+from daqca.engine.sinks import Subscription
+from daqca.engine.table import ChannelState, Table
+from daqca.engine.waits import ConnectWait
+from daqca.errors import (
+    AccessRightsError,
+    ChannelError,
+    PVDisconnectedError,
+    PVNotFoundError,
+    PVTimeoutError,
+    RefusedError,
+)
+from daqca.events import ALL_SLOTS, ELEMENT, EVENT, EVENT_BLOCK, Batch, BatchBuilder, Kind, Records, decode, has_block
+from daqca.link import Link
+from daqca.reading import Reading, Value, decode_text
+
+Slots = npt.NDArray[np.uint32]
+_UNMAPPED = 0xFFFFFFFF
+_ANSWERS = (Kind.READ, Kind.WRITTEN, Kind.FAILED)
+_FLOATS = (2, 6)
+
+
+class Shard:
+    """One link, with the way from its slots to the engine's."""
+
+    def __init__(self, link: Link, identity: bool):
+        self.link = link
+        self.identity = identity
+        """The link's slots are the engine's: there is one link, and both count the same way."""
+        self._map: npt.NDArray[np.uint32] = np.full(64, _UNMAPPED, np.uint32)
+        self._early: list[Batch] = []
+        self._delivery: Delivery | None = None
+
+    def add(self, names: Sequence[str], slots: Slots) -> Slots:
+        """Add channels under these engine slots; returns their slots on the link."""
+        if self.identity:
+            # One lock around both, so that no event comes before the engine knows the slot.
+            with self.link.lock:
+                return self.link.add(names)
+        local = self.link.add(names)
+        with self.link.lock:
+            needed = int(local.max(initial=0)) + 1
+            if needed > len(self._map):
+                grown = np.full(max(needed, 2 * len(self._map)), _UNMAPPED, np.uint32)
+                grown[: len(self._map)] = self._map
+                self._map = grown
+            self._map[local] = slots
+            early, self._early = self._early, []
+            for batch in early:
+                assert self._delivery is not None
+                self._delivery.deliver(self.link, batch)
+        return local
+
+    def engine_slots(self, batch: Batch) -> Batch:
+        """The batch with the engine's slots. What is early (nobody knows its slot yet) is kept for later."""
+        records = batch.records
+        local = records["slot"].astype(np.int64)
+        everyone = local == ALL_SLOTS
+        known = local < len(self._map)
+        slots = np.where(known, self._map[np.where(known, local, 0)], _UNMAPPED)
+        early = (slots == _UNMAPPED) & ~everyone
+        mapped = records.copy()
+        mapped["slot"] = slots
+        if early.any():
+            self._early.append(Batch(records[early], batch.block))
+            mapped = mapped[~early]
+        return Batch(mapped, batch.block)
+
+
+class Delivery:
+    """Lands batches. `lock` is the engine's, taken inside that of the link, never around it."""
+
+    def __init__(self, lock: threading.RLock, table: Table):  # type: ignore[valid-type]
+        self.events = 0
+        self.batches = 0
+        self.lost = 0
+        self.puts_refused = 0
+        """Puts without completion that a server refused."""
+        self._lock = lock
+        self._table = table
+        self._shards: dict[int, Shard] = {}
+        self._subscriptions: list[Subscription] = []
+        self._connecting: list[ConnectWait] = []
+
+    def add_link(self, link: Link, identity: bool) -> Shard:
+        """Take batches of this link."""
+        shard = Shard(link, identity)
+        shard._delivery = self
+        self._shards[id(link)] = shard
+        return shard
+
+    # --- a batch lands --------------------------------------------------------------------------
+
+    def deliver(self, link: Link, batch: Batch) -> None:
+        """A batch came from a link, which holds its lock."""
+        shard = self._shards.get(id(link))
+        if shard is None:  # a worker speaks before the engine is made
+            return
+        if not shard.identity:
+            batch = shard.engine_slots(batch)
+            if not len(batch):
+                return
+        with self._lock:
+            self.batches += 1
+            self.events += len(batch)
+            if batch.is_small and all(row[1] in _ANSWERS for row in batch.rows()):
+                self._answer_rows(link, batch)
+            else:
+                self._columns(link, batch)
+
+    def _answer_rows(self, link: Link, batch: Batch) -> None:
+        for row in batch.rows():
+            if row[1] == Kind.READ and row[2] < 7:
+                self._table.value_row(row, batch)
+            if row[8]:
+                link.operations.answer_row(row, batch)
+            elif row[1] == Kind.FAILED:
+                self.puts_refused += 1
+
+    def _columns(self, link: Link, batch: Batch) -> None:
+        records = batch.records
+        self._grow(records)
+        kinds = records["kind"]
+        if len(records) and (kinds == Kind.UPDATE).all():
+            self._table.values(records, batch)
+        else:
+            self._mixed(link, records, kinds, batch)
+        for subscription in self._subscriptions:
+            subscription.offer(records, batch)
+
+    def _grow(self, records: Records) -> None:
+        slots = records["slot"]
+        high = int(slots.max(initial=0))
+        if high == ALL_SLOTS:
+            high = int(slots[slots != ALL_SLOTS].max(initial=0))
+        self._table.grow(high + 1)
+
+    def _mixed(self, link: Link, records: Records, kinds: npt.NDArray[np.uint8], batch: Batch) -> None:
+        valued = (kinds == Kind.UPDATE) | ((kinds == Kind.READ) & (records["dbr_type"] < 7))
+        if valued.any():
+            self._table.values(records if valued.all() else records[valued], batch)
+        changes = (kinds == Kind.CONNECTED) | (kinds == Kind.DISCONNECTED) | (kinds == Kind.ACCESS)
+        if changes.any():
+            self._table.connections(records[changes])
+            for wait in self._connecting:
+                wait.look()
+        answers = (kinds == Kind.READ) | (kinds == Kind.WRITTEN) | (kinds == Kind.FAILED)
+        if answers.any():
+            mine = records[answers & (records["token"] != 0)]
+            self.puts_refused += int(answers.sum()) - len(mine)
+            link.operations.answer(mine, batch)
+        lost = kinds == Kind.LOST
+        if lost.any():
+            self.lost += int(records["count"][lost].sum())
+
+    # --- who waits, who watches -----------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def waiting(self, wait: ConnectWait) -> Iterator[None]:
+        """Have `wait` looked at whenever channels connect."""
+        with self._lock:
+            self._connecting.append(wait)
+            wait.look()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._connecting.remove(wait)
+
+    def attach(self, subscription: Subscription, known: npt.NDArray[np.bool_]) -> None:
+        """Begin to feed a subscription, first with what is known of its channels.
+
+        Parameters
+        ----------
+        known
+            Which of its slots are monitored with its mask already, so that no server will send their
+            first value again; they get the last value of the table.
+        """
+        with self._lock:
+            self._subscriptions.append(subscription)
+            table, slots = self._table, subscription.slots
+            connected = slots[table.state[slots] == ChannelState.CONNECTED]
+            builder = BatchBuilder()
+            records = np.zeros(len(connected), EVENT)
+            records["slot"] = connected
+            records["kind"] = Kind.CONNECTED
+            records["dbr_type"] = table.native_type[connected]
+            records["count"] = table.native_count[connected]
+            records["status"] = table.access[connected]
+            builder.extend(records)
+            have = slots[known]
+            have = have[(table.last["kind"][have] != 0) & (table.state[have] == ChannelState.CONNECTED)]
+            if len(have):
+                last = table.last[have]
+                last["kind"] = Kind.UPDATE
+                last["token"] = subscription.mask
+                places = last.view(EVENT_BLOCK)
+                for i in np.flatnonzero(has_block(last)).tolist():
+                    places["offset"][i], places["length"][i] = builder.store(table.data[int(have[i])][2])
+                builder.extend(last)
+            batch = builder.build()
+            if len(batch):
+                subscription.offer(batch.records, batch)
+
+    def detach(self, subscription: Subscription) -> None:
+        """Feed a subscription no more."""
+        with self._lock:
+            if subscription in self._subscriptions:
+                self._subscriptions.remove(subscription)
+
+    def close(self) -> None:
+        """No batch comes any more: wake who still waits."""
+        for shard in self._shards.values():
+            with shard.link.lock:
+                for operation in shard.link.operations:
+                    operation.complete()
+        with self._lock:
+            for wait in self._connecting:
+                wait.complete()
+
+    # --- one answer -----------------------------------------------------------------------------
+
+    def reading(self, name: str, slot: int, operation: One) -> Reading:
+        """The reading of one answered get; raises what its failure means."""
+        row, batch = operation.row, operation.batch
+        if row is None or row[1] != Kind.READ or batch is None:
+            raise self.error(name, slot, "get", row)
+        native = int(self._table.native_type[slot])
+        value = _value(row, batch, native, int(self._table.native_count[slot]))
+        return Reading(name, value, row[3], row[4], row[5], native_type=native)
+
+    def error(self, name: str, slot: int, operation: str, row: tuple[object, ...] | None = None) -> ChannelError:
+        """The error of a request that was answered with a failure, or not at all."""
+        verb = {"get": "read", "put": "write"}.get(operation, operation)
+        if row is not None:
+            number = int(row[3])  # type: ignore[call-overload]
+            if number == NO_READ_ACCESS or number == NO_WRITE_ACCESS:
+                return AccessRightsError(
+                    f"cannot {verb} {name}: its server does not give this client the access; ask who configures the "
+                    "access security of that IOC",
+                    pvname=name,
+                    operation=operation,
+                    eca=eca.from_number(number),
+                )
+            if number != DISCONNECTED:
+                status = eca.from_number(number)
+                return RefusedError(
+                    f"cannot {verb} {name}: its server answered: {eca.message(status)}",
+                    pvname=name,
+                    operation=operation,
+                    eca=status,
+                )
+        state = ChannelState(int(self._table.state[slot])) if row is None else ChannelState.LOST
+        if state == ChannelState.NEVER:
+            return PVNotFoundError(
+                f"cannot {verb} {name}: no server answered for this name; is it spelled right, is its IOC running, "
+                "and does EPICS_CA_ADDR_LIST reach it? `daqca doctor` looks into it",
+                pvname=name,
+                operation=operation,
+            )
+        if state == ChannelState.LOST:
+            return PVDisconnectedError(
+                f"cannot {verb} {name}: its channel was connected, and is not now; is its IOC running?",
+                pvname=name,
+                operation=operation,
+            )
+        return PVTimeoutError(
+            f"cannot {verb} {name}: its server is connected but did not answer in time",
+            pvname=name,
+            operation=operation,
+        )
+
+
+def _value(row: tuple[object, ...], batch: Batch, native: int, native_count: int) -> Value:
+    value, dbr_type, count = row[6], int(row[2]), int(row[7])  # type: ignore[call-overload]
+    if not isinstance(value, tuple):
+        number = float(value)  # type: ignore[arg-type]
+        if native_count > 1:
+            return np.full(count, number).astype(ELEMENT[native].newbyteorder("="))
+        return number if native in _FLOATS else int(number)
+    data = batch.data(*value)
+    if dbr_type == 0:
+        texts = [decode_text(bytes(data[i * 40 : i * 40 + 40])) for i in range(count)]
+        return texts[0] if count == 1 and native_count <= 1 else np.array(texts, "U" if texts else "U1")
+    return decode(data, dbr_type, count)

@@ -1,0 +1,491 @@
+"""The engine: names become channels on shards, batches land in one place, and requests get answers.
+
+It works the same over a shard in this process and over worker processes; which it is, only `_links` knows.
+Recording is in `daqca.recording`, what snapshots are in `daqca.snapshot`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from daqca.ca.dbr import Mask
+from daqca.ca.settings import Settings
+from daqca.engine.deliver import Delivery, Shard
+from daqca.engine.dispatcher import Dispatcher
+from daqca.engine.info import ChannelInfo, PutResult
+from daqca.engine.local import LocalLink
+from daqca.engine.puts import put_many, put_one
+from daqca.engine.reads import Collect, Collected, One, make_metadata, make_snapshot, read_outcome
+from daqca.engine.sinks import CallbackSink, Sink, Subscription
+from daqca.engine.table import ChannelState, Table
+from daqca.engine.waits import ConnectWait, Progress, wait_all
+from daqca.errors import EngineClosedError
+from daqca.events import Access, Batch, Kind
+from daqca.link import AUTO, CTRL, Link
+from daqca.outcome import Outcome
+from daqca.reading import UNKNOWN_TYPE, Reading
+from daqca.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from daqca.recording import Recording
+
+Slots = npt.NDArray[np.uint32]
+VALUE_AND_ALARM = Mask.VALUE | Mask.ALARM
+
+
+class Engine:
+    """What a client program holds: channels of PVs, their last values, and what waits for them.
+
+    Parameters
+    ----------
+    workers
+        0: Channel Access is spoken in this process. N: by N worker processes, which spare this process
+        the decoding.
+    settings
+        Where to search and how long to wait; by default from the ``EPICS_CA_*`` environment.
+
+    Raises
+    ------
+    ConfigurationError
+        The environment makes no sense.
+    WorkerError
+        A worker did not start.
+
+    Notes
+    -----
+    Every method may be called from any thread, and from callbacks. Use it as a context manager, or
+    call `close`.
+    """
+
+    def __init__(self, workers: int = 0, *, settings: Settings | None = None):
+        self.workers = workers
+        self.is_closed = False
+        self._lock = threading.RLock()
+        self._adding = threading.Lock()
+        self._subscribing = threading.RLock()
+        self._names: list[str] = []
+        self._slots: dict[str, int] = {}
+        self._shard_of: npt.NDArray[np.uint8] = np.zeros(64, np.uint8)
+        self._local: Slots = np.zeros(64, np.uint32)
+        self._table = Table()
+        self._last_names: tuple[list[str], Slots] = ([], np.empty(0, np.uint32))
+        self._monitored: dict[int, npt.NDArray[np.uint32]] = {}
+        self._dispatcher = Dispatcher()
+        self._delivery = Delivery(self._lock, self._table)
+        self._pool: Any = None
+        links: list[Link]
+        if workers:
+            from daqca.workers import WorkerPool
+
+            self._pool = WorkerPool(workers, self._delivery.deliver, settings)
+            links = list(self._pool.links)
+        else:
+            links = [LocalLink(self._delivery.deliver, settings)]
+        self._links = links
+        self._shards = [self._delivery.add_link(link, identity=not workers) for link in links]
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- names and channels ---------------------------------------------------------------------
+
+    def slots(self, names: Sequence[str]) -> Slots:
+        """The engine's slots of these names, shape (n,); new names are searched from now on.
+
+        Raises
+        ------
+        EngineClosedError
+            The engine is closed.
+        """
+        last_names, last_slots = self._last_names
+        if len(names) == len(last_names) and names == last_names:
+            return last_slots
+        with self._adding:
+            if self.is_closed:
+                raise EngineClosedError("this engine is closed; make a new one")
+            new = [name for name in dict.fromkeys(names) if name not in self._slots]
+            if new:
+                self._add(new)
+        slots = np.fromiter(map(self._slots.__getitem__, names), np.uint32, len(names))
+        if isinstance(names, list) and len(names) > 100:
+            self._last_names = (list(names), slots)
+        return slots
+
+    def _add(self, names: list[str]) -> None:
+        first = len(self._names)
+        end = first + len(names)
+        slots = np.arange(first, end, dtype=np.uint32)
+        shard_of = _assign(names, len(self._links))
+        with self._lock:
+            self._table.grow(end)
+            if end > len(self._shard_of):
+                self._shard_of = np.resize(self._shard_of, self._table.capacity)
+                self._local = np.resize(self._local, self._table.capacity)
+        for number, shard in enumerate(self._shards):
+            mine = np.flatnonzero(shard_of == number)
+            if len(mine):
+                part = names if len(mine) == len(names) else [names[i] for i in mine.tolist()]
+                self._local[slots[mine]] = shard.add(part, slots[mine])
+        self._shard_of[slots] = shard_of
+        self._names.extend(names)
+        self._slots.update(zip(names, slots.tolist(), strict=True))
+
+    def _by_shard(self, slots: Slots) -> list[tuple[Shard, npt.NDArray[np.int64], Slots]]:
+        """For each shard that has some of these slots: the shard, their positions, their slots there."""
+        if len(self._shards) == 1:
+            return [(self._shards[0], np.arange(len(slots)), self._local[slots])] if len(slots) else []
+        numbers = self._shard_of[slots]
+        parts = []
+        for number, shard in enumerate(self._shards):
+            positions = np.flatnonzero(numbers == number)
+            if len(positions):
+                parts.append((shard, positions, self._local[slots[positions]]))
+        return parts
+
+    def connect(
+        self, names: Sequence[str], timeout: float = 5.0, progress: Progress | None = None
+    ) -> list[ChannelInfo]:
+        """Connect channels, and wait until all are connected or the time is over.
+
+        Parameters
+        ----------
+        names
+            The PVs.
+        timeout
+            In seconds.
+        progress
+            Called now and then as ``progress(done, total)``, on the calling thread.
+
+        Returns
+        -------
+        What is known of each channel; those not connected say why.
+        """
+        slots = self.slots(names)
+        self._connect(slots, timeout, progress)
+        return self.channels(names)
+
+    def _connect(self, slots: Slots, timeout: float, progress: Progress | None = None) -> None:
+        if (self._table.state[slots] == ChannelState.CONNECTED).all():
+            return
+        wait = ConnectWait(np.unique(slots), self._table)
+        with self._delivery.waiting(wait):
+            wait_all([(None, wait, None)], timeout, lambda: len(slots) - wait.missing(), len(slots), progress)
+
+    def channels(self, names: Sequence[str]) -> list[ChannelInfo]:
+        """What is known of these channels now, without waiting for any to connect."""
+        slots = self.slots(names)
+        hosts = [""] * len(slots)
+        for shard, positions, local in self._by_shard(slots):
+            for position, host in zip(positions.tolist(), shard.link.hosts(local), strict=True):
+                hosts[position] = host
+        table = self._table
+        outcomes = (Outcome.NEVER_FOUND, Outcome.OK, Outcome.DISCONNECTED)
+        return [
+            ChannelInfo(name, outcomes[state], None if native == UNKNOWN_TYPE else native, count, Access(access), host)
+            for name, state, native, count, access, host in zip(
+                names,
+                table.state[slots].tolist(),
+                table.native_type[slots].tolist(),
+                table.native_count[slots].tolist(),
+                table.access[slots].tolist(),
+                hosts,
+                strict=True,
+            )
+        ]
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def snapshot(
+        self,
+        names: Sequence[str],
+        timeout: float = 5.0,
+        form: str = "time",
+        fresh: bool = True,
+        progress: Progress | None = None,
+        partial: Callable[[Snapshot], None] | None = None,
+    ) -> Snapshot:
+        """Read many PVs at once.
+
+        Parameters
+        ----------
+        names
+            The PVs; a name may occur more than once.
+        timeout
+            In seconds. A PV that does not exist delays no other, but the call waits for it until then.
+        form
+            ``"time"``: values, alarms and timestamps. ``"ctrl"``: also units, limits and enum states.
+        fresh
+            True: ask the servers. False: take PVs that are monitored from the table, and ask for the rest.
+        progress
+            Called now and then as ``progress(done, total)``, on the calling thread.
+        partial
+            Called with a snapshot of what there is so far whenever more came, on the calling thread.
+
+        Returns
+        -------
+        Columns with an outcome for each PV.
+        """
+        if form not in ("time", "ctrl"):
+            raise ValueError(f"form={form!r}: a snapshot is of form 'time' or 'ctrl'")
+        if isinstance(names, str):
+            raise TypeError(f"snapshot takes a list of names; for one PV say [{names!r}] or use get")
+        started, begin = time.time_ns(), time.monotonic()
+        slots = self.slots(names)
+        collected = Collected(len(slots))
+        if fresh:
+            ask = np.arange(len(slots))
+        else:
+            taken = self._take_monitored(slots, collected)
+            ask = np.flatnonzero(~taken)
+        operations = self._read(slots[ask], ask, collected, AUTO)
+        details = Collected(len(slots)) if form == "ctrl" else None
+        if details is not None:
+            operations += self._read(slots, np.arange(len(slots)), details, CTRL)
+
+        def result() -> Snapshot:
+            with self._lock:
+                state = self._table.state[slots]
+                outcome = read_outcome(collected.records, state)
+                outcome[collected.records["kind"] == Kind.UPDATE] = Outcome.OK
+                if not fresh:
+                    outcome[(collected.records["kind"] == Kind.UPDATE) & (state != ChannelState.CONNECTED)] = (
+                        Outcome.STALE
+                    )
+                metadata = make_metadata(details) if details is not None else None
+                elapsed = time.monotonic() - begin
+                return make_snapshot(names, slots, collected, outcome, self._table, metadata, started, elapsed)
+
+        def done() -> int:
+            return len(slots) - sum(
+                operation.left for _, operation, _ in operations if operation.collected is collected
+            )
+
+        def more() -> None:
+            if partial is not None:
+                snap = result()
+                snap.outcome[~np.isin(collected.records["kind"], (Kind.READ, Kind.UPDATE, Kind.FAILED))] = (
+                    Outcome.PENDING
+                )
+                partial(snap)
+
+        try:
+            wait_all(operations, timeout, done, len(slots), progress, more if partial else None)
+        finally:
+            for link, operation, _ in operations:
+                if not operation.done:
+                    link.cancel(operation)
+        return result()
+
+    def _read(
+        self, slots: Slots, positions: npt.NDArray[np.int64], collected: Collected, dbr_type: int
+    ) -> list[tuple[Link, Collect, object]]:
+        operations: list[tuple[Link, Collect, object]] = []
+        for shard, part, local in self._by_shard(slots):
+            operation = Collect(collected, positions[part])
+            shard.link.read(local, operation, dbr_type)
+            operations.append((shard.link, operation, None))
+        return operations
+
+    def _take_monitored(self, slots: Slots, collected: Collected) -> npt.NDArray[np.bool_]:
+        """Put what the table has of monitored PVs into `collected`; returns which those are."""
+        with self._lock:
+            monitored = np.zeros(len(slots), np.bool_)
+            for users in self._monitored.values():
+                inside = slots < len(users)
+                monitored |= inside & (users[np.where(inside, slots, 0)] > 0)
+            last = self._table.last[slots]
+            taken = monitored & (last["kind"] != 0)
+            last["kind"][taken] = Kind.UPDATE
+            collected.take(np.flatnonzero(taken), last[taken], slots[taken], self._table)
+            return taken
+
+    def get(self, name: str, timeout: float = 5.0) -> Reading:
+        """Read one PV from its server.
+
+        Raises
+        ------
+        PVNotFoundError, PVDisconnectedError, PVTimeoutError
+            No server has it; it was connected once; or its server does not answer in time.
+        AccessRightsError, RefusedError
+            The server does not let us read it, or answered with an error.
+        """
+        slot = self._slots.get(name)
+        if slot is None:
+            slot = int(self.slots([name])[0])
+        if self.is_closed:
+            raise EngineClosedError("this engine is closed; make a new one")
+        link = self._links[self._shard_of[slot]]
+        operation = One()
+        hint = link.read_one(int(self._local[slot]), operation)
+        if not operation.done and not link.wait(operation, hint, timeout):
+            link.cancel(operation)
+        return self._delivery.reading(name, slot, operation)
+
+    # --- writing --------------------------------------------------------------------------------
+
+    def put(self, name: str, value: Any, wait: bool = True, timeout: float = 5.0) -> None:
+        """Write one PV.
+
+        Parameters
+        ----------
+        name, value
+            The PV and what to write: a number, a text, a sequence or an array.
+        wait
+            Whether the server is to confirm that the record has processed the value.
+        timeout
+            In seconds, for connecting and for the confirmation.
+
+        Raises
+        ------
+        ConversionError
+            The value does not fit the PV; nothing was sent.
+        ChannelError
+            One of its other leaves: not found, disconnected, no answer in time, no access, refused.
+        """
+        slot = int(self.slots([name])[0])
+        put_one(self, name, slot, value, wait, timeout)
+
+    def put_many(
+        self, names: Sequence[str], values: Sequence[Any] | npt.NDArray[Any], wait: bool = False, timeout: float = 5.0
+    ) -> PutResult:
+        """Write many PVs, together; one that cannot be written keeps no other from it.
+
+        Parameters
+        ----------
+        names, values
+            The PVs and as many values.
+        wait
+            Whether the servers are to confirm that the records have processed the values.
+        timeout
+            In seconds, for connecting and for the confirmations.
+
+        Returns
+        -------
+        An outcome for each PV.
+        """
+        if len(names) != len(values):
+            raise ValueError(f"put_many got {len(names)} names, but {len(values)} values")
+        return put_many(self, names, self.slots(names), values, wait, timeout)
+
+    # --- watching -------------------------------------------------------------------------------
+
+    def subscribe(
+        self,
+        names: Sequence[str],
+        sink: Sink | Callable[[Batch], Any],
+        mask: int = VALUE_AND_ALARM,
+    ) -> Subscription:
+        """Monitor PVs.
+
+        Parameters
+        ----------
+        names
+            The PVs; repetitions are left out (see `Subscription.names`).
+        sink
+            A function, called with each batch on the dispatcher thread; or an object with a method
+            ``deliver(batch)``, called on the thread that reads, which must not block (see `Sink`).
+            The slots in its batches are indices into the subscription's names.
+        mask
+            What to be told of: `daqca.ca.dbr.Mask`.
+        """
+        unique = list(dict.fromkeys(names))
+        slots = self.slots(unique)
+        target = sink if hasattr(sink, "deliver") else CallbackSink(sink, self._dispatcher)  # type: ignore[arg-type]
+        subscription = Subscription(unique, slots, target, int(mask))
+        with self._subscribing:
+            new = self._count_monitors(slots, int(mask), 1)
+            subscription._close = self._unsubscribe
+            self._delivery.attach(subscription, known=~new)
+            for shard, _, local in self._by_shard(slots[new]):
+                shard.link.subscribe(local, int(mask))
+        return subscription
+
+    def _unsubscribe(self, subscription: Subscription) -> None:
+        with self._subscribing:
+            self._delivery.detach(subscription)
+            ended = self._count_monitors(subscription.slots, subscription.mask, -1)
+            if not self.is_closed:
+                for shard, _, local in self._by_shard(subscription.slots[ended]):
+                    shard.link.unsubscribe(local, subscription.mask)
+
+    def _count_monitors(self, slots: Slots, mask: int, change: int) -> npt.NDArray[np.bool_]:
+        """Count who monitors; returns where the first came, or the last went."""
+        with self._lock:
+            users = self._monitored.get(mask)
+            if users is None or len(users) < self._table.capacity:
+                grown = np.zeros(self._table.capacity, np.uint32)
+                if users is not None:
+                    grown[: len(users)] = users
+                users = self._monitored[mask] = grown
+            if change > 0:
+                turned = users[slots] == 0
+                users[slots] += np.uint32(1)
+            else:
+                users[slots] -= np.uint32(1)
+                turned = users[slots] == 0
+            return turned
+
+    def record(self, path: str, names: Sequence[str], **options: Any) -> Recording:
+        """Record PVs to an HDF5 file; see `daqca.recording.record` for the options.
+
+        Use it as a context manager: on leaving, what is queued is written and the counts are verified.
+        """
+        from daqca.recording import record
+
+        return record(self, path, names, **options)
+
+    # --- the engine itself ----------------------------------------------------------------------
+
+    def stats(self) -> dict[str, Any]:
+        """Counters since the start, plain numbers and texts, nested by part."""
+        with self._lock:
+            state = np.bincount(self._table.state[: len(self._names)], minlength=3).tolist()
+            own = {
+                "pvs": len(self._names),
+                "connected": state[ChannelState.CONNECTED],
+                "lost": state[ChannelState.LOST],
+                "never_found": state[ChannelState.NEVER],
+                "events": self._delivery.events,
+                "batches": self._delivery.batches,
+                "events_lost": self._delivery.lost,
+                "puts_refused": self._delivery.puts_refused,
+                "callback_errors": self._dispatcher.errors,
+                "callback_events_waiting": self._dispatcher.waiting,
+                "callback_events_dropped": self._dispatcher.dropped,
+            }
+        return {**own, "shards": [link.stats() for link in self._links]}
+
+    def close(self) -> None:
+        """Close every channel and end the threads and workers. Callbacks that wait are run first."""
+        with self._adding:
+            if self.is_closed:
+                return
+            self.is_closed = True
+        for link in self._links:
+            link.close()
+        if self._pool is not None:
+            self._pool.close()
+        self._delivery.close()
+        self._dispatcher.close()
+
+
+def _assign(names: Sequence[str], shards: int) -> npt.NDArray[np.uint8]:
+    """Which shard has each name: all fields of a record go to the same one."""
+    if shards == 1:
+        return np.zeros(len(names), np.uint8)
+    crc32 = zlib.crc32
+    hashes = np.fromiter((crc32(name.partition(".")[0].encode()) for name in names), np.uint32, len(names))
+    return (hashes % np.uint32(shards)).astype(np.uint8)

@@ -1,0 +1,86 @@
+"""A shard in this process: the link that the engine uses when it has no workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from daqca.ca.circuit import Circuit
+from daqca.ca.context import Context
+from daqca.ca.settings import Settings
+from daqca.link import AUTO, Deliver, Slots
+from daqca.operations import Operation, Operations
+
+
+class LocalLink:
+    """See `daqca.link.Link`."""
+
+    def __init__(self, deliver: Deliver, settings: Settings | None = None):
+        self.operations = Operations()
+        self._context = Context(lambda batch: deliver(self, batch), settings)
+        self.lock = self._context.lock
+        self._ids: dict[tuple[int, int], int] = {}
+
+    def add(self, names: Sequence[str]) -> Slots:
+        """See `daqca.link.Link.add`."""
+        return self._context.add(names)
+
+    def _register(self, operation: Operation) -> Callable[[int], None]:
+        return lambda first: self.operations.add(first, operation)
+
+    def read(self, slots: Slots, operation: Operation, dbr_type: int = AUTO, count: int = 0) -> None:
+        """See `daqca.link.Link.read`."""
+        self._context.read(slots, self._register(operation), dbr_type, count)
+
+    def read_one(self, slot: int, operation: Operation) -> Circuit | None:
+        """See `daqca.link.Link.read_one`; returns the circuit for `wait`."""
+        return self._context.read_one(slot, self._register(operation))
+
+    def write_one(
+        self, slot: int, dbr_type: int, count: int, payload: bytes, operation: Operation | None
+    ) -> Circuit | None:
+        """See `daqca.link.Link.write_one`; returns the circuit for `wait`."""
+        register = self._register(operation) if operation is not None else None
+        return self._context.write_one(slot, dbr_type, count, payload, register)
+
+    def write_doubles(self, slots: Slots, values: npt.NDArray[np.float64], operation: Operation | None) -> None:
+        """See `daqca.link.Link.write_doubles`."""
+        register = self._register(operation) if operation is not None else None
+        self._context.write_doubles(slots, values, register)
+
+    def cancel(self, operation: Operation) -> None:
+        """See `daqca.link.Link.cancel`."""
+        with self.lock:
+            self.operations.discard(operation)
+            self._context.cancel(operation.first, operation.n)
+
+    def subscribe(self, slots: Slots, mask: int) -> None:
+        """See `daqca.link.Link.subscribe`."""
+        with self.lock:
+            ids = self._context.subscribe(slots, mask, label=mask)
+            self._ids.update(zip(((slot, mask) for slot in slots.tolist()), ids.tolist(), strict=True))
+
+    def unsubscribe(self, slots: Slots, mask: int) -> None:
+        """See `daqca.link.Link.unsubscribe`."""
+        with self.lock:
+            ids = [self._ids.pop((slot, mask)) for slot in slots.tolist() if (slot, mask) in self._ids]
+            self._context.unsubscribe(np.array(ids, np.uint32))
+
+    def hosts(self, slots: Slots) -> list[str]:
+        """See `daqca.link.Link.hosts`."""
+        return self._context.hosts(slots)
+
+    def wait(self, operation: Operation, hint: object, timeout: float) -> bool:
+        """See `daqca.link.Link.wait`; the waiting thread reads the circuit itself if nobody else does."""
+        return self._context.wait(operation, hint if isinstance(hint, Circuit) else None, timeout)
+
+    def stats(self) -> dict[str, Any]:
+        """See `daqca.link.Link.stats`."""
+        return self._context.stats()
+
+    def close(self) -> None:
+        """See `daqca.link.Link.close`."""
+        self._context.close()

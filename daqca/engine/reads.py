@@ -1,0 +1,184 @@
+"""Operations that collect the answers of gets and puts in columns, and make a snapshot of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from daqca.ca.dbr import decode_metadata
+from daqca.ca.eca import ECA, message_number
+from daqca.engine.table import Table
+from daqca.events import EVENT, EVENT_BLOCK, Batch, BatchBuilder, Kind, Records, has_block, has_number
+from daqca.operations import Operation
+from daqca.outcome import Outcome
+from daqca.reading import Metadata
+from daqca.snapshot import MetadataColumns, Snapshot
+
+NO_READ_ACCESS = message_number(ECA.NORDACCESS)
+NO_WRITE_ACCESS = message_number(ECA.NOWTACCESS)
+DISCONNECTED = message_number(ECA.DISCONN)
+
+Positions = npt.NDArray[np.int64]
+
+
+class Collected:
+    """The answers to n requests, in columns; operations on several shards fill in their parts.
+
+    Attributes
+    ----------
+    records
+        `EVENT`, shape (n,); ``kind`` 0 where no answer came yet.
+    """
+
+    def __init__(self, n: int):
+        self.records: Records = np.zeros(n, EVENT)
+        self._block_of = np.zeros(n, np.uint32)
+        self._blocks: list[bytes | bytearray | memoryview] = []
+
+    def put(self, positions: Positions, records: Records, batch: Batch) -> None:
+        """Take in answers."""
+        self.records[positions] = records
+        blocked = has_block(records)
+        if blocked.any():
+            self._block_of[positions[blocked]] = len(self._blocks)
+            self._blocks.append(batch.block)
+
+    def take(self, positions: Positions, records: Records, slots: npt.NDArray[np.uint32], table: Table) -> None:
+        """Take in last values of the table, with their data there."""
+        builder = BatchBuilder()
+        places = records.view(EVENT_BLOCK)
+        for i in np.flatnonzero(has_block(records)).tolist():
+            places["offset"][i], places["length"][i] = builder.store(table.data[int(slots[i])][2])
+        builder.extend(records)
+        batch = builder.build()
+        self.put(positions, batch.records, batch)
+
+    def data(self) -> dict[int, tuple[int, int, memoryview]]:
+        """By position: DBR type, count and bytes of what is not a number."""
+        rows = np.flatnonzero(has_block(self.records))
+        part = self.records[rows]
+        places = part.view(EVENT_BLOCK)
+        blocks = [memoryview(block) for block in self._blocks]
+        return {
+            row: (dbr_type, count, blocks[block][offset : offset + length])
+            for row, dbr_type, count, block, offset, length in zip(
+                rows.tolist(),
+                part["dbr_type"].tolist(),
+                part["count"].tolist(),
+                self._block_of[rows].tolist(),
+                places["offset"].tolist(),
+                places["length"].tolist(),
+                strict=True,
+            )
+        }
+
+
+class Collect(Operation):
+    """The part of a `Collected` that one shard answers."""
+
+    __slots__ = ("collected", "positions")
+
+    def __init__(self, collected: Collected, positions: Positions):
+        super().__init__(len(positions))
+        self.collected = collected
+        self.positions = positions
+
+    def accept(self, places: npt.NDArray[np.int64], records: Records, batch: Batch) -> None:
+        """See `Operation.accept`."""
+        self.collected.put(self.positions[places], records, batch)
+
+    def accept_row(self, place: int, row: tuple[Any, ...], batch: Batch) -> None:
+        """See `Operation.accept_row`."""
+        one = Batch(rows=[row]).records
+        self.collected.put(self.positions[place : place + 1], one, batch)
+
+
+class One(Operation):
+    """One answer, kept as the row that came."""
+
+    __slots__ = ("batch", "row")
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.row: tuple[Any, ...] | None = None
+        self.batch: Batch | None = None
+
+    def accept_row(self, place: int, row: tuple[Any, ...], batch: Batch) -> None:
+        """See `Operation.accept_row`."""
+        self.row = row
+        self.batch = batch
+
+    def accept(self, places: npt.NDArray[np.int64], records: Records, batch: Batch) -> None:
+        """See `Operation.accept`."""
+        self.batch = Batch(records, batch.block)
+        self.row = tuple(next(iter(self.batch)))
+
+
+def read_outcome(records: Records, state: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Outcomes of reads: answered, failed, or why there is no answer, by the state of the channel."""
+    kind, status = records["kind"], records["status"]
+    unanswered = np.array([Outcome.NEVER_FOUND, Outcome.TIMEOUT, Outcome.DISCONNECTED], np.uint8)
+    outcome = np.where(kind == Kind.READ, np.uint8(Outcome.OK), unanswered[state])
+    failed = kind == Kind.FAILED
+    if failed.any():
+        outcome[failed] = Outcome.REFUSED
+        outcome[failed & (status == NO_READ_ACCESS)] = Outcome.NO_READ_ACCESS
+        outcome[failed & (status == NO_WRITE_ACCESS)] = Outcome.NO_WRITE_ACCESS
+        outcome[failed & (status == DISCONNECTED)] = Outcome.DISCONNECTED
+    return outcome
+
+
+def make_snapshot(
+    names: Sequence[str],
+    slots: npt.NDArray[np.uint32],
+    collected: Collected,
+    outcome: npt.NDArray[np.uint8],
+    table: Table,
+    metadata: MetadataColumns | None,
+    started: int,
+    elapsed: float,
+    data: dict[int, Any] | None = None,
+) -> Snapshot:
+    """The snapshot of what was collected."""
+    records = collected.records
+    valued = (records["kind"] == Kind.READ) | (records["kind"] == Kind.UPDATE)
+    number = np.where(has_number(records), records["value"], np.nan)
+    return Snapshot(
+        names,
+        number,
+        status=np.where(valued, records["status"], 0),
+        severity=np.where(valued, records["severity"], 0),
+        timestamps=np.where(valued, records["timestamp"], 0),
+        outcome=outcome,
+        native_type=table.native_type[slots],
+        count=np.where(valued, records["count"], 0),
+        native_count=table.native_count[slots],
+        data=collected.data() if data is None else data,
+        metadata=metadata,
+        started=started,
+        elapsed=elapsed,
+    )
+
+
+def make_metadata(collected: Collected) -> MetadataColumns:
+    """The metadata in DBR_CTRL answers."""
+    columns = MetadataColumns.empty(len(collected.records))
+    for position, (dbr_type, _, payload) in collected.data().items():
+        if dbr_type == 28:  # DBR_CTRL_STRING has none
+            continue
+        columns.set(position, metadata_of(dbr_type, payload))
+    return columns
+
+
+def metadata_of(dbr_type: int, payload: bytes | memoryview) -> Metadata:
+    """The metadata of one DBR_CTRL structure."""
+    known = decode_metadata(dbr_type, payload)
+    limits = {
+        name: value
+        for name in Metadata.__dataclass_fields__
+        if name.endswith("_limit") and (value := getattr(known, name)) is not None
+    }
+    return Metadata(known.units, known.precision, known.enum_strings, **limits)

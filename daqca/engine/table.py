@@ -1,0 +1,114 @@
+"""The PV table: the last event, the state and the native type of every channel of an engine, in columns."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from daqca.events import EVENT, EVENT_BLOCK, Batch, Kind, Records, has_block
+from daqca.reading import UNKNOWN_TYPE
+
+U1 = npt.NDArray[np.uint8]
+
+
+class ChannelState(IntEnum):
+    """What the engine knows of a channel's connection."""
+
+    NEVER = 0
+    """Not connected, and never was."""
+    CONNECTED = 1
+    LOST = 2
+    """Was connected; values from before are stale."""
+
+
+Datum = tuple[int, int, bytes | memoryview]
+
+
+class Table:
+    """Columns by engine slot. `last` holds, for each PV, the newest event that carried its value.
+
+    Attributes
+    ----------
+    last
+        `EVENT`, shape (capacity,); ``kind`` 0 where there was no value yet.
+    data
+        The bytes of strings and arrays: slot to (DBR type, count, bytes).
+    """
+
+    def __init__(self) -> None:
+        self.capacity = 64
+        self.last: Records = np.zeros(64, EVENT)
+        self.state: U1 = np.zeros(64, np.uint8)
+        self.native_type: U1 = np.full(64, UNKNOWN_TYPE, np.uint8)
+        self.native_count: npt.NDArray[np.uint32] = np.zeros(64, np.uint32)
+        self.access: U1 = np.zeros(64, np.uint8)
+        self.data: dict[int, Datum] = {}
+
+    def grow(self, needed: int) -> None:
+        """Make room for `needed` rows. Arrays are replaced."""
+        if needed <= self.capacity:
+            return
+        capacity = max(needed, 2 * self.capacity)
+        for name, fill in (
+            ("last", 0),
+            ("state", 0),
+            ("native_type", UNKNOWN_TYPE),
+            ("native_count", 0),
+            ("access", 0),
+        ):
+            old = getattr(self, name)
+            column = np.zeros(capacity, old.dtype) if not fill else np.full(capacity, fill, old.dtype)
+            column[: self.capacity] = old
+            setattr(self, name, column)
+        self.capacity = capacity
+
+    def values(self, records: Records, batch: Batch) -> None:
+        """Take in events that carry values (UPDATE, READ), oldest first."""
+        slots = records["slot"]
+        # Where a slot occurs twice, the later record wins: NumPy assigns in order.
+        self.last[slots] = records
+        blocked = has_block(records)
+        if blocked.any():
+            part = records[blocked]
+            places = part.view(EVENT_BLOCK)
+            for slot, dbr_type, count, offset, length in zip(
+                part["slot"].tolist(),
+                part["dbr_type"].tolist(),
+                part["count"].tolist(),
+                places["offset"].tolist(),
+                places["length"].tolist(),
+                strict=True,
+            ):
+                self._keep(slot, dbr_type, count, batch.data(offset, length), len(batch.block))
+
+    def value_row(self, row: tuple[Any, ...], batch: Batch) -> None:
+        """`values` for one row."""
+        slot, value = row[0], row[6]
+        if isinstance(value, tuple):
+            self.last[slot] = (*row[:6], 0.0, *row[7:])
+            self._keep(slot, row[2], row[7], batch.data(*value), len(batch.block))
+        else:
+            self.last[slot] = row
+
+    def _keep(self, slot: int, dbr_type: int, count: int, data: memoryview, block_size: int) -> None:
+        # A small part of a large block is copied, so that it does not keep the whole block in memory.
+        self.data[slot] = (dbr_type, count, data if 2 * len(data) > block_size else bytes(data))
+
+    def connections(self, records: Records) -> None:
+        """Take in CONNECTED, DISCONNECTED and ACCESS events, oldest first."""
+        for kind in np.unique(records["kind"]).tolist() if len(records) > 1 else [int(records["kind"][0])]:
+            part = records[records["kind"] == kind]
+            slots = part["slot"]
+            if kind == Kind.CONNECTED:
+                self.native_type[slots] = part["dbr_type"]
+                self.native_count[slots] = part["count"]
+                self.access[slots] = part["status"]
+            elif kind == Kind.ACCESS:
+                self.access[slots] = part["status"]
+        # Of several changes of one channel the last one counts.
+        changes = records[records["kind"] != Kind.ACCESS]
+        state = np.where(changes["kind"] == Kind.CONNECTED, ChannelState.CONNECTED, ChannelState.LOST)
+        self.state[changes["slot"]] = state
