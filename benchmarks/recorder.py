@@ -153,7 +153,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only the cases with this word in their name")
     options = parser.parse_args()
     results = []
-    print(f"{'case':46} {'events/s':>11} {'MB/s':>7} {'CPU us':>8} {'deliver':>8} {'B/event':>10} {'queue MB':>8} {'stop s':>6} lost")
+    header = ("events/s", "MB/s", "CPU us", "deliver", "B/event", "queue MB", "stop s", "lost")
+    print("{:46} {:>11} {:>7} {:>8} {:>8} {:>10} {:>8} {:>6} {}".format("case", *header))
     with tempfile.TemporaryDirectory(dir=options.dir) as folder:
         for case in cases():
             if options.only not in case.name:

@@ -89,9 +89,7 @@ class Segment:
         per_chunk = max(1, CHUNK_BYTES // self.row_bytes)
         tail = tuple(int(n) for n in shape)
         self.pipeline = pipeline and per_chunk == 1
-        self.chunks = (
-            PipelineChunks(self.dtype, tail) if self.pipeline else Chunks(per_chunk, self.dtype, tail, packed)
-        )
+        self.chunks = PipelineChunks(self.dtype, tail) if self.pipeline else Chunks(per_chunk, self.dtype, tail, packed)
         self.rows = 0
         """Rows taken in."""
         self.committed = 0
@@ -187,10 +185,7 @@ class Planner:
         item = ELEMENT[dbr_type].itemsize
         if (slot, dbr_type, count) in self._by_size or prod(self._shapes.get(self._names[slot], (0,))) == count:
             return slot, count
-        if limit * item <= FULL_SIZE:
-            rounded = limit
-        else:
-            rounded = min(limit, 1 << (count - 1).bit_length())
+        rounded = limit if limit * item <= FULL_SIZE else min(limit, 1 << (count - 1).bit_length())
         if (slot, dbr_type, rounded) in self._by_size:
             return slot, rounded
         made = len(self.segments)

@@ -18,26 +18,63 @@ from daqca.recording.layout import TableSpec
 Column = npt.NDArray[Any]
 
 
+TRIAL = 32
+"""Every so many chunks of a dataset, it is tried out anew how to compress them best."""
+
+WORTH = 0.9
+"""A dataset whose chunks do not shrink below this part of their size is not compressed until the next trial."""
+
+
 @lru_cache(maxsize=32)
 def _packed_zeros(size: int) -> bytes:
     return zlib.compress(bytes(size), 1)
 
 
-def pack(data: npt.NDArray[np.uint8], item: int) -> bytes:
-    """Compress one chunk as HDF5's filters shuffle and deflate would, without holding the GIL.
+def _deflate(data: npt.NDArray[np.uint8], strategy: int) -> bytes:
+    packer = zlib.compressobj(1, zlib.DEFLATED, 15, 9, strategy)
+    return packer.compress(data.data) + packer.flush()
+
+
+class Packer:
+    """Compresses the chunks of one dataset as HDF5's filters shuffle and deflate would, without holding the GIL.
+
+    Deflate looks for runs only (``Z_RLE``: half the CPU time, good for times and noise), or for all
+    repetitions (good for many PVs in turn, each with a steady value), or is left out (no use for
+    noisy waveforms). What pays is tried out every `TRIAL` chunks.
 
     Parameters
     ----------
-    data
-        The chunk's bytes, shape (size,).
     item
         Bytes of one element. Elements of one byte are not shuffled.
     """
-    if item > 1:
-        return zlib.compress(np.ascontiguousarray(data.reshape(-1, item).T), 1)
-    if not data.any():  # alarm columns are zero nearly always
-        return _packed_zeros(data.size)
-    return zlib.compress(data, 1)
+
+    __slots__ = ("_countdown", "_strategy", "item")
+
+    def __init__(self, item: int):
+        self.item = item
+        self._countdown = 0
+        self._strategy: int | None = None
+
+    def pack(self, data: npt.NDArray[np.uint8]) -> bytes | None:
+        """The chunk's bytes compressed, or None if they had better be written as they are."""
+        if self.item > 1:
+            data = np.ascontiguousarray(data.reshape(-1, self.item).T).reshape(-1)
+        elif not data.any():  # alarm columns are zero nearly always
+            return _packed_zeros(data.size)
+        self._countdown -= 1
+        if self._countdown < 0:
+            return self._try_out(data)
+        return None if self._strategy is None else _deflate(data, self._strategy)
+
+    def _try_out(self, data: npt.NDArray[np.uint8]) -> bytes | None:
+        self._countdown = TRIAL
+        runs, all_ = _deflate(data, zlib.Z_RLE), _deflate(data, zlib.Z_DEFAULT_STRATEGY)
+        cheap = len(runs) <= 1.05 * len(all_)
+        best = runs if cheap else all_
+        self._strategy = zlib.Z_RLE if cheap else zlib.Z_DEFAULT_STRATEGY
+        if len(best) > WORTH * data.size:
+            self._strategy = None
+        return best if len(best) < data.size else None
 
 
 class Chunks:
@@ -60,7 +97,7 @@ class Chunks:
         Whether the dataset has the filters shuffle (for elements of more than one byte) and deflate.
     """
 
-    __slots__ = ("_dataset", "_offset", "_raw_base", "_skip", "hurried", "item", "packed", "rows", "tail")
+    __slots__ = ("_dataset", "_offset", "_packer", "_raw_base", "_skip", "hurried", "item", "packed", "rows", "tail")
 
     def __init__(self, rows: int, dtype: np.dtype[Any], tail: tuple[int, ...], packed: bool):
         self.rows = rows
@@ -71,6 +108,7 @@ class Chunks:
         """Whether time is too short to compress."""
         # Bit n of the mask says that filter n was skipped for this chunk.
         self._skip = (0b11 if self.item > 1 else 0b1) if packed else 0
+        self._packer = Packer(self.item)
         self._offset = (0,) * len(tail)
         self._raw_base = -1
         self._dataset: Any = None
@@ -105,9 +143,8 @@ class Chunks:
         """
         self._dataset.set_extent((base + valid, *self.tail))
         if self.packed and final and not self.hurried and base != self._raw_base:
-            view = np.frombuffer(data, np.uint8)
-            packed = pack(view, self.item)
-            if len(packed) < view.size:
+            packed = self._packer.pack(np.frombuffer(data, np.uint8))
+            if packed is not None:
                 self._dataset.write_direct_chunk((base, *self._offset), packed, 0)
                 return len(packed)
         self._raw_base = base

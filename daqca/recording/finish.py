@@ -58,9 +58,7 @@ def table_rows(file: h5py.File) -> dict[str, int]:
     """
     committed = file[layout.STATE]["rows"][:]
     return {
-        spec.name: min(
-            int(committed[i]), *(file[spec.path][name].shape[0] for name, _ in spec.columns)
-        )
+        spec.name: min(int(committed[i]), *(file[spec.path][name].shape[0] for name, _ in spec.columns))
         for i, spec in enumerate(layout.TABLES)
     }
 
@@ -127,7 +125,10 @@ def beautify(file: h5py.File, result: Tally) -> None:
 def _seconds(group: h5py.Group, times: npt.NDArray[np.int64], start: int) -> None:
     axis = group.create_dataset("time", data=(times - start) / 1e9)
     axis.attrs.update(
-        units="s", start=layout.iso_time(start), long_name="time (s)", description="seconds since the start of recording"
+        units="s",
+        start=layout.iso_time(start),
+        long_name="time (s)",
+        description="seconds since the start of recording",
     )
 
 

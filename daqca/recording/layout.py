@@ -1,6 +1,6 @@
 """The names, columns and types of a recording: what is where in the file, for writer and reader alike.
 
-Opens no file and moves no data. Explained in docs/recording.md; the reasons are in docs/decisions/0004-recording-layout.md.
+Opens no file and moves no data. See docs/recording.md, and docs/decisions/0004-recording-layout.md for the reasons.
 """
 
 from __future__ import annotations
@@ -154,7 +154,11 @@ DESCRIPTIONS = {
 
 def iso_time(ns: int) -> str:
     """A time in ns since the Unix epoch as ISO 8601 text, UTC, to the microsecond."""
-    return datetime.fromtimestamp(ns // 1_000_000_000, timezone.utc).replace(microsecond=ns // 1000 % 1_000_000).isoformat()
+    return (
+        datetime.fromtimestamp(ns // 1_000_000_000, timezone.utc)
+        .replace(microsecond=ns // 1000 % 1_000_000)
+        .isoformat()
+    )
 
 
 def link_name(pvname: str, taken: set[str]) -> str:

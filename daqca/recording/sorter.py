@@ -52,7 +52,10 @@ def gather(batches: Sequence[Batch]) -> tuple[Records, Blocks]:
         pieces.append(_records(rows))
     if len(pieces) == 1:
         return pieces[0], blocks
-    return (np.concatenate(pieces) if pieces else np.zeros(0, EVENT)), blocks
+    if not pieces:
+        return np.zeros(0, EVENT), blocks
+    # As plain bytes: NumPy takes longer over the fields of a dtype than over copying the records.
+    return np.concatenate([piece.view("V32") for piece in pieces]).view(EVENT), blocks
 
 
 def _records(rows: Sequence[tuple[Any, ...]]) -> Records:
@@ -221,7 +224,7 @@ class Sorter:
         segments, rows = [NO_SEGMENT] * len(keys), [0] * len(keys)
         done = 0
         try:
-            for done, (key, piece) in enumerate(zip(keys, data, strict=True)):  # noqa: B007
+            for done, (key, piece) in enumerate(zip(keys, data, strict=True)):
                 if key[2]:
                     segment = self._segments[key]
                     if not segment.chunks.is_attached:
@@ -248,9 +251,7 @@ class Sorter:
         for key in dict.fromkeys(keys):
             if key[2] and key not in self._segments:
                 slot, dbr_type, count = key
-                segment, is_new = self._store.planner.plan(
-                    slot, dbr_type, count, int(self._ledger.native_count[slot])
-                )
+                segment, is_new = self._store.planner.plan(slot, dbr_type, count, int(self._ledger.native_count[slot]))
                 self._segments[key] = segment
                 if is_new:
                     new.append(segment)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 import socket
 import time
@@ -18,6 +19,7 @@ from typing import Any
 import h5py
 import numpy as np
 import numpy.typing as npt
+from h5py import h5f, h5i
 
 from daqca.errors import RecordingError
 from daqca.recording import layout
@@ -30,8 +32,11 @@ MARGIN = 2 << 20
 """Bytes of the disk that are left free, so that a full disk still lets us close the file well."""
 
 
+_log = logging.getLogger(__name__)
+
+
 def deflate_options(itemsize: int) -> dict[str, Any]:
-    """The filters of a compressed dataset, as `daqca.recording.columns.pack` applies them."""
+    """The filters of a compressed dataset, as `daqca.recording.columns.Packer` applies them."""
     return {"shuffle": itemsize > 1, "compression": "gzip", "compression_opts": 1}
 
 
@@ -97,7 +102,9 @@ class Store:
     def _create(self) -> None:
         replaces = os.path.lexists(self.path)
         if replaces and not self.options.overwrite:
-            raise RecordingError(f"cannot record to {self.path}: it exists already; choose another name or overwrite=True")
+            raise RecordingError(
+                f"cannot record to {self.path}: it exists already; choose another name or overwrite=True"
+            )
         if os.path.isdir(self.path):
             raise RecordingError(f"cannot record to {self.path}: it is a directory")
         # An older file goes only when the new one is there.
@@ -179,9 +186,11 @@ class Store:
         A file that others read takes no new objects: so it is closed, opened for us alone, extended,
         and shared again. Readers that have it open do not notice.
         """
-        self._detach()
-        self._file.close()
-        self._file = open_for_writing(self.handle_path)
+        for _ in range(5):
+            self._close_file()
+            self._file = open_for_writing(self.handle_path)
+            if not self._file.swmr_mode:  # else somebody in this process opened it in between
+                break
         for segment in segments:
             self._create_segment(segment)
         self._file.flush()
@@ -261,11 +270,12 @@ class Store:
 
     def salvage(self) -> None:
         """After a failed write: bring what is in memory to the file, as far as that still goes."""
-        for part in (*self.planner.segments, *self.tables):
+        for segment in self.planner.segments:
             with contextlib.suppress(Exception):
-                if isinstance(part, Segment):
-                    self.opened(part)
-                part.flush()
+                self.opened(segment).flush()
+        for table in self.tables:
+            with contextlib.suppress(Exception):
+                table.flush()
         with contextlib.suppress(Exception):
             self._file.flush()
             self.put_fixed("rows", np.array([table.committed for table in self.tables], np.uint64))
@@ -303,12 +313,28 @@ class Store:
 
     # The end
 
-    def close(self) -> None:
-        """Close HDF5's file; `put_fixed` still works until `abandon`."""
+    def _close_file(self) -> None:
+        """Close the file for certain: HDF5 keeps it open, and shared, while anybody in this process has it open."""
         self._detach()
         file, self._file = self._file, None
-        if file is not None:
+        if not file:
+            return
+        if h5f.get_obj_count(file.id, h5f.OBJ_FILE) > 1:
+            _log.warning(
+                "closing the h5py handles of this process to %s, which is being recorded:"
+                " read it with daqca.recording.RecordingFile here, or from another process",
+                self.path,
+            )
+            for kinds in (h5f.OBJ_ALL & ~h5f.OBJ_FILE, h5f.OBJ_FILE):
+                for handle in h5f.get_obj_ids(file.id, kinds) if file else ():
+                    while handle.valid:
+                        h5i.dec_ref(handle)
+        else:
             file.close()
+
+    def close(self) -> None:
+        """Close HDF5's file; `put_fixed` still works until `abandon`."""
+        self._close_file()
 
     def abandon(self) -> None:
         """Let go of everything, come what may."""
