@@ -90,6 +90,11 @@ def check_target(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         If the file exists and `overwrite` is false, or if the folder is not there or not writable.
     """
     check_suffix(Path(path))
+    return check_place(path, overwrite)
+
+
+def check_place(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    """Say now whether a file could be made at `path`, whatever its suffix; see `check_target`."""
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise RecordingError(f"cannot write {path}: it is a folder")

@@ -4,7 +4,7 @@ import io
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daqca.errors import NameListError
@@ -127,6 +127,7 @@ def test_lists_are_added(tmp_path):
     assert both.sources == other.sources
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_give_names_or_a_clear_error(content):
     with pytest.MonkeyPatch.context() as patch:

@@ -13,7 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.snapshots import every_kind, same_value, with_metadata
 
@@ -109,6 +109,7 @@ def snapshots(draw):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+@settings(deadline=None)
 @given(snapshot=snapshots())
 def test_any_snapshot_survives_its_file(suffix, snapshot):
     dump, parse = FORMATS[suffix]

@@ -1,0 +1,107 @@
+"""``daqca put``: one value written to one PV, or to all of a list."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from daqca.cli.codes import ExitCode
+from daqca.cli.options import collect_names, open_engine, with_engine, with_json
+from daqca.outcome import Outcome
+
+if TYPE_CHECKING:
+    from daqca.engine import Engine
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True},
+    epilog="""\b
+Examples:
+  daqca put BL7:m1.VAL 12.5
+  daqca put BL7:m1.VAL -3            a negative number is no option
+  daqca put BL7:shutter Open         an enum by its state, or by its number
+  daqca put BL7:wave 1 2 3 4         several values make an array
+  daqca put --no-wait -f shutters.txt Close
+""",
+)
+@click.argument("words", nargs=-1, metavar="[NAME] VALUE...")
+@click.option(
+    "-f",
+    "--file",
+    "files",
+    multiple=True,
+    metavar="NAMES.TXT",
+    help="Write to every PV of this list; then all arguments are the value.",
+)
+@click.option(
+    "--wait/--no-wait",
+    default=True,
+    show_default=True,
+    help="Wait until the record has been processed, and print the value it has then.",
+)
+@with_json
+@with_engine()
+def put(words: tuple[str, ...], files: tuple[str, ...], wait: bool, as_json: bool, timeout: float, workers: int) -> int:
+    """Write a value to a PV, or to all PVs of a list.
+
+    Exits with 1 if any write was refused or not confirmed in time; each of those is named on stderr.
+    """
+    names, value = ((), words) if files else (words[:1], words[1:])
+    if not value:
+        raise click.UsageError("no value to write: daqca put NAME VALUE, or daqca put --file NAMES.TXT VALUE")
+    wanted = collect_names(names, files)
+    with open_engine(workers) as engine:
+        outcomes = _put(engine, wanted.names, value, wait, timeout)
+        _report(engine, outcomes, wait, as_json, timeout)
+    done = Outcome.OK if wait else Outcome.SENT
+    return ExitCode.OK if all(outcome in (done, Outcome.OK) for outcome in outcomes.values()) else ExitCode.MISSING
+
+
+def _put(
+    engine: Engine, names: tuple[str, ...], words: tuple[str, ...], wait: bool, timeout: float
+) -> dict[str, Outcome]:
+    """Write the value, in each PV's own type; what could not be written has the reason."""
+    from daqca.cli.output import ProgressBar, note
+    from daqca.cli.values import parse_value
+    from daqca.errors import ConversionError
+
+    with ProgressBar("connecting") as progress:
+        channels = engine.connect(names, timeout=timeout, progress=progress)
+    outcomes = {channel.name: channel.outcome for channel in channels}
+    values = {}
+    for channel in channels:
+        if channel.outcome == Outcome.OK and channel.native_type is not None:
+            try:
+                values[channel.name] = parse_value(words, channel.name, channel.native_type, channel.native_count)
+            except ConversionError as error:
+                note(str(error))
+                outcomes[channel.name] = Outcome.BAD_VALUE
+    if values:
+        result = engine.put_many(list(values), list(values.values()), wait=wait, timeout=timeout)
+        outcomes.update(
+            (name, Outcome(int(outcome))) for name, outcome in zip(result.names, result.outcome, strict=True)
+        )
+    return outcomes
+
+
+def _report(engine: Engine, outcomes: dict[str, Outcome], wait: bool, as_json: bool, timeout: float) -> None:
+    """Print what was written, as it reads now if it was waited for, and name what was not."""
+    from daqca.cli.output import note_missing, print_json, print_lines
+    from daqca.cli.values import value_text
+
+    written = [name for name, outcome in outcomes.items() if outcome in (Outcome.OK, Outcome.SENT)]
+    now = engine.snapshot(written, timeout=timeout, form="ctrl") if written and wait else []
+    if as_json:
+        from daqca.snapshot.rows import plain
+
+        values = {reading.name: plain(reading.value) for reading in now}
+        print_json(
+            [{"name": name, "outcome": outcome.text, "value": values.get(name)} for name, outcome in outcomes.items()]
+        )
+        return
+    if wait:
+        print_lines((reading.name, value_text(reading), reading.units) for reading in now)
+    else:
+        print_lines((name, "sent") for name in written)
+    note_missing({name: outcome for name, outcome in outcomes.items() if name not in written})

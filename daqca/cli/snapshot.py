@@ -1,0 +1,117 @@
+"""``daqca snapshot``: many PVs read at once, counted, and saved."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from daqca.cli.codes import ExitCode
+from daqca.cli.options import collect_names, open_engine, with_engine, with_json, with_names
+
+if TYPE_CHECKING:
+    from daqca.snapshot import Snapshot
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  daqca snapshot -f beamline.txt -o before.h5
+  daqca snapshot -f beamline.txt -o now.csv --ctrl --workers 2
+  daqca snapshot BL7:m1.RBV BL7:m2.RBV --json
+
+\b
+The file holds a value, a status, an alarm, a timestamp and an outcome for
+each PV; daqca.Snapshot.load reads it back.
+"""
+)
+@with_names
+@click.option(
+    "-o", "--output", metavar="FILE", help="Save to FILE.h5, FILE.csv or FILE.json: the suffix is the format."
+)
+@click.option("--overwrite", is_flag=True, help="Replace the output file if it exists.")
+@click.option("--ctrl", is_flag=True, help="Ask for units, limits and the states of enums too.")
+@with_json
+@with_engine()
+def snapshot(
+    names: tuple[str, ...],
+    files: tuple[str, ...],
+    output: str | None,
+    overwrite: bool,
+    ctrl: bool,
+    as_json: bool,
+    timeout: float,
+    workers: int,
+) -> int:
+    """Read many PVs at once, say what is missing, and save all to a file.
+
+    A missing PV delays no other; the command waits for it until the timeout. Exits with 1 if any is missing,
+    after the file was written. An output file that exists or cannot be written is refused before anything is read.
+    """
+    from daqca.cli.output import ProgressBar, note
+
+    if output is not None:
+        from daqca.snapshot.files import check_target
+
+        check_target(output, overwrite)
+    wanted = collect_names(names, files)
+    with open_engine(workers) as engine, ProgressBar("reading") as progress:
+        taken = engine.snapshot(wanted.names, timeout=timeout, form="ctrl" if ctrl else "time", progress=progress)
+    if output is not None:
+        taken.save(output, overwrite)
+    if as_json:
+        _print_json(taken, output)
+    else:
+        _print_table(taken, output)
+        if output is None and len(taken) <= 20:
+            click.echo(taken.table())
+        elif output is None:
+            note("nothing was saved: give a file with --output, or ask for --json")
+    return ExitCode.OK if taken.ok.all() else ExitCode.MISSING
+
+
+def _print_json(taken: Snapshot, output: str | None) -> None:
+    """The whole snapshot if it went to no file, else a summary."""
+    from daqca.cli.output import print_json
+
+    if output is None:
+        from daqca.snapshot.text import dump_json
+
+        click.echo(dump_json(taken), nl=False)
+        return
+    print_json(
+        {
+            "file": output,
+            "size": len(taken),
+            "elapsed": taken.elapsed,
+            "outcomes": {outcome.text: count for outcome, count in taken.outcomes.items()},
+            "missing": {name: outcome.text for name, outcome in taken.missing.items()},
+        }
+    )
+
+
+def _print_table(taken: Snapshot, output: str | None) -> None:
+    """The summary: how many of each outcome, in what time, at what rate; the missing names; the file."""
+    import os
+
+    from rich.table import Table
+
+    from daqca.cli.output import console, file_size, note_missing
+    from daqca.outcome import Outcome
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    rows: list[tuple[str, Any]] = [("PVs", f"{len(taken):,}")]
+    for outcome, count in taken.outcomes.items():
+        colour = "green" if outcome == Outcome.OK else "red"
+        rows.append((outcome.text, f"[{colour}]{count:,}[/]"))
+    if taken.elapsed > 0:
+        rows.append(("time", f"{taken.elapsed:.3f} s"))
+        rows.append(("rate", f"{len(taken) / taken.elapsed:,.0f} PVs/s"))
+    for label, text in rows:
+        table.add_row(label, text)
+    console().print(table)
+    note_missing(taken.missing)
+    if output is not None:
+        click.echo(f"saved to {output} ({file_size(os.path.getsize(output))})")

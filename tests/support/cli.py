@@ -1,0 +1,83 @@
+"""The command line as its users run it: a process, with its output and its exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+COMMAND = (sys.executable, "-m", "daqca.cli")
+
+
+class Done:
+    """What a command left: ``code``, ``out`` and ``err``."""
+
+    def __init__(self, code: int, out: str, err: str):
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self) -> Any:
+        """Its output as strict JSON."""
+
+        def refuse(word: str) -> None:
+            raise AssertionError(f"{word} is not JSON")
+
+        return json.loads(self.out, parse_constant=refuse)
+
+    def __repr__(self) -> str:
+        return f"exit code {self.code}\n--- stdout\n{self.out}--- stderr\n{self.err}---"
+
+
+def environ(extra: dict[str, str] | None = None) -> dict[str, str]:
+    """The environment of this test, in which a mistake of daqca is shown and no colours are."""
+    return {**os.environ, "NO_COLOR": "1", "TERM": "dumb", "PYTHONWARNINGS": "error", **(extra or {})}
+
+
+def daqca(
+    *args: object, stdin: str | bytes = b"", env: dict[str, str] | None = None, timeout: float = 50.0, cwd: Any = None
+) -> Done:
+    """Run ``daqca args...`` to its end."""
+    content = stdin.encode() if isinstance(stdin, str) else stdin
+    done = subprocess.run(
+        [*COMMAND, *map(str, args)],
+        input=content,
+        capture_output=True,
+        env=environ(env),
+        timeout=timeout,
+        check=False,
+        cwd=cwd,
+    )
+    result = Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+    assert "Traceback" not in result.err, result
+    return result
+
+
+@contextlib.contextmanager
+def daqca_running(*args: object, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    """Run ``daqca args...`` beside the test; killed at the end if it has not ended."""
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, args)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environ(env),
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def ended(process: subprocess.Popen[str], timeout: float = 30.0) -> Done:
+    """Wait for the end of a command that was told to end."""
+    out, err = process.communicate(timeout=timeout)
+    result = Done(process.returncode, out, err)
+    assert "Traceback" not in result.err, result
+    return result
