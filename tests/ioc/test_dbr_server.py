@@ -20,7 +20,8 @@ RECORDS = """
 record(ao, "T:double") { field(EGU, "mm/s") field(PREC, "3") field(HOPR, "10") field(LOPR, "-10") field(DRVH, "9")
   field(DRVL, "-9") field(HIHI, "8") field(HIGH, "7") field(LOW, "-7") field(LOLO, "-8") field(HHSV, "MAJOR")
   field(HSV, "MINOR") field(LSV, "MINOR") field(LLSV, "MAJOR") }
-record(longout, "T:long") { field(EGU, "counts") field(HOPR, "100000") field(LOPR, "-5") field(DRVH, "70000") field(DRVL, "-70000") }
+record(longout, "T:long") { field(EGU, "counts") field(HOPR, "100000") field(LOPR, "-5") field(DRVH, "70000")
+  field(DRVL, "-70000") }
 record(mbbo, "T:enum") { field(ZRST, "Idle") field(ONST, "Run") field(TWST, "Wait for ever") field(TWVL, "2") }
 record(stringout, "T:string") { }
 record(waveform, "T:chars") { field(FTVL, "CHAR") field(NELM, "100") field(HOPR, "100") field(LOPR, "-100") }
