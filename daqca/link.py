@@ -41,11 +41,13 @@ class Link(Protocol):
     def read(self, slots: Slots, operation: Operation, dbr_type: int = AUTO, count: int = 0) -> None:
         """Read; channels that are not connected are read when they are. Registers the operation first."""
 
-    def read_one(self, slot: int, operation: Operation) -> object:
-        """`read` of one slot, quickly; returns what `wait` wants to know."""
+    def read_one(self, slot: int, operation: Operation, timeout: float) -> None:
+        """Read one slot and wait for the answer, at most `timeout` seconds: the quick way."""
 
-    def write_one(self, slot: int, dbr_type: int, count: int, payload: bytes, operation: Operation | None) -> object:
-        """Write one value to a connected channel; with an operation, the server confirms it."""
+    def write_one(
+        self, slot: int, dbr_type: int, count: int, payload: bytes, operation: Operation | None, timeout: float = 0.0
+    ) -> None:
+        """Write one value; with an operation, the server confirms it, and this waits at most `timeout` seconds."""
 
     def write_doubles(self, slots: Slots, values: npt.NDArray[np.float64], operation: Operation | None) -> None:
         """Write one number to each channel; one that is not connected fails its request."""
@@ -61,9 +63,6 @@ class Link(Protocol):
 
     def hosts(self, slots: Slots) -> list[str]:
         """``host:port`` of the server of each channel, ``""`` where it is not connected."""
-
-    def wait(self, operation: Operation, hint: object, timeout: float) -> bool:
-        """Wait for an operation; returns whether it is done."""
 
     def stats(self) -> dict[str, Any]:
         """Counters, plain numbers and texts."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +39,7 @@ class Table:
     Subclasses name their columns in `COLUMNS`; each becomes an attribute, an array of `capacity` rows.
     """
 
-    COLUMNS: dict[str, tuple[Any, Any]] = {}
+    COLUMNS: ClassVar[dict[str, tuple[Any, Any]]] = {}
     """Name of a column: its dtype and the value of an unused row."""
 
     def __init__(self, capacity: int = 64):
@@ -133,7 +133,7 @@ class Channels(Table):
     place: U4
     size: npt.NDArray[np.uint16]
 
-    COLUMNS = {
+    COLUMNS: ClassVar = {
         "state": (np.uint8, State.FREE),
         "circuit": (np.uint16, NO_CIRCUIT),
         "sid": (np.uint32, 0),
@@ -253,7 +253,7 @@ class Subscriptions(Table):
     sent_type: U1
     sent_count: U4
 
-    COLUMNS = {
+    COLUMNS: ClassVar = {
         "slot": (np.uint32, 0xFFFFFFFF),  # 0xFFFFFFFF: the id is free
         "mask": (np.uint16, 0),
         "dbr_type": (np.uint8, AUTO),
@@ -324,7 +324,7 @@ class Requests(Table):
     dbr_type: U1
     count: U4
 
-    COLUMNS = {
+    COLUMNS: ClassVar = {
         "id": (np.uint32, 0),
         "slot": (np.uint32, 0),
         "circuit": (np.uint16, NO_CIRCUIT),  # NO_CIRCUIT: waits for its channel to connect

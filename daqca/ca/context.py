@@ -143,14 +143,13 @@ class Context:
             register(self.shard.read(slots, dbr_type, count))
             self._pump()
 
-    def read_one(self, slot: int, register: Register) -> Circuit | None:
-        """See `Shard.read_one`; returns the circuit that the answer will come on, if it is known."""
+    def read_one(self, slot: int, register: Register) -> None:
+        """See `Shard.read_one`; ``register(id)`` is called before the answer can come."""
         with self.lock:
             self._check_open()
             id_, circuit = self.shard.read_one(slot)
             register(id_)
             self._send_on(circuit)
-            return circuit
 
     def _send_on(self, circuit: Circuit | None) -> None:
         """Send what was just put on one circuit, without looking at the others."""
@@ -185,7 +184,7 @@ class Context:
 
     def write_one(
         self, slot: int, dbr_type: int, count: int, payload: bytes, register: Register | None
-    ) -> Circuit | None:
+    ) -> None:
         """See `Shard.write_one`; with `register` the server confirms the write."""
         with self.lock:
             self._check_open()
@@ -193,7 +192,6 @@ class Context:
             if register is not None:
                 register(id_)
             self._send_on(circuit)
-            return circuit
 
     def write_doubles(self, slots: Slots, values: npt.NDArray[np.float64], register: Register | None) -> None:
         """See `Shard.write_doubles`; with `register` the server confirms the writes."""
@@ -245,19 +243,32 @@ class Context:
 
     # --- leader and follower --------------------------------------------------------------------
 
-    def wait(self, waiter: Waiter, circuit: Circuit | None, timeout: float) -> bool:
-        """Wait until `waiter` is done, reading `circuit` meanwhile if nobody else does.
+    def ask(self, slot: int, send: Callable[[], Any], waiter: Waiter, timeout: float) -> bool:
+        """Send a request for one channel and wait until `waiter` is done.
+
+        The calling thread reads the channel's circuit itself if nobody else does. It takes that role before
+        it sends: else the I/O thread would be woken by an answer that comes at once.
+
+        Parameters
+        ----------
+        send
+            Called once; sends the request.
+        timeout
+            In seconds.
 
         Returns
         -------
         Whether it is done; False after `timeout` seconds.
         """
-        link = self._links.get(circuit.index) if circuit is not None else None
+        link = self._links.get(int(self.shard.channels.circuit[slot]))
         if link is None or not link.reader.acquire(blocking=False):
+            send()
             return waiter.wait(timeout)
         deadline = time.monotonic() + timeout
         try:
-            self._listen(link, False)
+            with self.lock:
+                self._listen(link, False)
+                send()
             self._lead(link, waiter, deadline)
         finally:
             link.release()

@@ -98,7 +98,12 @@ def layout(data_type: int, count: int, size: int) -> Layout:
 
 
 def data_records(
-    messages: npt.NDArray[np.void], form: Layout, slots: U4, kinds: npt.NDArray[np.uint8] | int, builder: BatchBuilder
+    messages: npt.NDArray[np.void],
+    form: Layout,
+    slots: U4,
+    kinds: npt.NDArray[np.uint8] | int,
+    tokens: U4,
+    builder: BatchBuilder,
 ) -> Records:
     """Events of messages of one layout; their data goes to the builder's block.
 
@@ -106,7 +111,7 @@ def data_records(
     ----------
     messages
         Array of ``form.dtype``, shape (n,).
-    slots, kinds
+    slots, kinds, tokens
         Of the events, shape (n,), or one kind for all.
 
     Returns
@@ -118,7 +123,7 @@ def data_records(
     records["kind"] = kinds
     records["dbr_type"] = form.dbr_type
     records["count"] = form.count
-    records["token"] = messages["p2"]
+    records["token"] = tokens
     if form.has_alarm:
         records["status"] = messages["status"]
         records["severity"] = messages["severity"]

@@ -23,6 +23,7 @@ from daqca.link import AUTO
 log = logging.getLogger("daqca.ca")
 
 Address = tuple[str, int]
+_CONNECTED, _READ = int(State.CONNECTED), int(RequestKind.READ)
 RETRY_CIRCUIT = 1.0
 """Seconds before channels of a circuit that failed are searched again; doubles while it fails."""
 MAX_RETRY_CIRCUIT = 30.0
@@ -118,14 +119,14 @@ class Shard:
     def read_one(self, slot: int) -> tuple[int, Circuit | None]:
         """`read` of a single slot: its id, and the circuit it was sent on, if it is connected."""
         channels = self.channels
-        if channels.state[slot] != State.CONNECTED:
+        if channels.state[slot] != _CONNECTED:
             return self.read(np.array([slot], np.uint32)), None
         index = int(channels.circuit[slot])
         circuit = self.circuits[index]
         native, native_count = int(channels.native_type[slot]), int(channels.native_count[slot])
         data_type = 20 if native_count == 1 and native else native + 14
         count = 1 if native_count == 1 else (0 if circuit.minor_version >= 13 else native_count)
-        id_ = self.requests.add_one(slot, RequestKind.READ, index, data_type, count)
+        id_ = self.requests.add_one(slot, _READ, index, data_type, count)
         circuit.send_read(slot, id_, data_type, count)
         return id_, circuit
 

@@ -28,7 +28,9 @@ from daqca.reading import Reading, Value, decode_text
 
 Slots = npt.NDArray[np.uint32]
 _UNMAPPED = 0xFFFFFFFF
-_ANSWERS = (Kind.READ, Kind.WRITTEN, Kind.FAILED)
+# Plain numbers: looking a member up in an enum costs more than the rest of a small batch.
+_READ, _FAILED = int(Kind.READ), int(Kind.FAILED)
+_ANSWERS = frozenset((_READ, int(Kind.WRITTEN), _FAILED))
 _FLOATS = (2, 6)
 
 
@@ -122,11 +124,11 @@ class Delivery:
 
     def _answer_rows(self, link: Link, batch: Batch) -> None:
         for row in batch.rows():
-            if row[1] == Kind.READ and row[2] < 7:
+            if row[1] == _READ and row[2] < 7:
                 self._table.value_row(row, batch)
             if row[8]:
                 link.operations.answer_row(row, batch)
-            elif row[1] == Kind.FAILED:
+            elif row[1] == _FAILED:
                 self.puts_refused += 1
 
     def _columns(self, link: Link, batch: Batch) -> None:
@@ -235,7 +237,7 @@ class Delivery:
     def reading(self, name: str, slot: int, operation: One) -> Reading:
         """The reading of one answered get; raises what its failure means."""
         row, batch = operation.row, operation.batch
-        if row is None or row[1] != Kind.READ or batch is None:
+        if row is None or row[1] != _READ or batch is None:
             raise self.error(name, slot, "get", row)
         native = int(self._table.native_type[slot])
         value = _value(row, batch, native, int(self._table.native_count[slot]))

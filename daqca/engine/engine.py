@@ -182,7 +182,7 @@ class Engine:
             return
         wait = ConnectWait(np.unique(slots), self._table)
         with self._delivery.waiting(wait):
-            wait_all([(None, wait, None)], timeout, lambda: len(slots) - wait.missing(), len(slots), progress)
+            wait_all([wait], timeout, lambda: len(slots) - wait.missing(), len(slots), progress)
 
     def channels(self, names: Sequence[str]) -> list[ChannelInfo]:
         """What is known of these channels now, without waiting for any to connect."""
@@ -270,7 +270,7 @@ class Engine:
 
         def done() -> int:
             return len(slots) - sum(
-                operation.left for _, operation, _ in operations if operation.collected is collected
+                operation.left for _, operation in operations if operation.collected is collected
             )
 
         def more() -> None:
@@ -282,21 +282,21 @@ class Engine:
                 partial(snap)
 
         try:
-            wait_all(operations, timeout, done, len(slots), progress, more if partial else None)
+            wait_all([operation for _, operation in operations], timeout, done, len(slots), progress, more if partial else None)
         finally:
-            for link, operation, _ in operations:
+            for link, operation in operations:
                 if not operation.done:
                     link.cancel(operation)
         return result()
 
     def _read(
         self, slots: Slots, positions: npt.NDArray[np.int64], collected: Collected, dbr_type: int
-    ) -> list[tuple[Link, Collect, object]]:
-        operations: list[tuple[Link, Collect, object]] = []
+    ) -> list[tuple[Link, Collect]]:
+        operations: list[tuple[Link, Collect]] = []
         for shard, part, local in self._by_shard(slots):
             operation = Collect(collected, positions[part])
             shard.link.read(local, operation, dbr_type)
-            operations.append((shard.link, operation, None))
+            operations.append((shard.link, operation))
         return operations
 
     def _take_monitored(self, slots: Slots, collected: Collected) -> npt.NDArray[np.bool_]:
@@ -329,8 +329,8 @@ class Engine:
             raise EngineClosedError("this engine is closed; make a new one")
         link = self._links[self._shard_of[slot]]
         operation = One()
-        hint = link.read_one(int(self._local[slot]), operation)
-        if not operation.done and not link.wait(operation, hint, timeout):
+        link.read_one(int(self._local[slot]), operation, timeout)
+        if not operation.done:
             link.cancel(operation)
         return self._delivery.reading(name, slot, operation)
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from daqca.ca.circuit import Circuit
 from daqca.ca.context import Context
 from daqca.ca.settings import Settings
 from daqca.link import AUTO, Deliver, Slots
@@ -35,16 +34,23 @@ class LocalLink:
         """See `daqca.link.Link.read`."""
         self._context.read(slots, self._register(operation), dbr_type, count)
 
-    def read_one(self, slot: int, operation: Operation) -> Circuit | None:
-        """See `daqca.link.Link.read_one`; returns the circuit for `wait`."""
-        return self._context.read_one(slot, self._register(operation))
+    def read_one(self, slot: int, operation: Operation, timeout: float) -> None:
+        """See `daqca.link.Link.read_one`; the waiting thread reads the circuit itself if nobody else does."""
+        register = self._register(operation)
+        self._context.ask(slot, lambda: self._context.read_one(slot, register), operation, timeout)
 
     def write_one(
-        self, slot: int, dbr_type: int, count: int, payload: bytes, operation: Operation | None
-    ) -> Circuit | None:
-        """See `daqca.link.Link.write_one`; returns the circuit for `wait`."""
-        register = self._register(operation) if operation is not None else None
-        return self._context.write_one(slot, dbr_type, count, payload, register)
+        self, slot: int, dbr_type: int, count: int, payload: bytes, operation: Operation | None, timeout: float = 0.0
+    ) -> None:
+        """See `daqca.link.Link.write_one`."""
+        context = self._context
+        if operation is None:
+            context.write_one(slot, dbr_type, count, payload, None)
+        elif timeout <= 0:
+            context.write_one(slot, dbr_type, count, payload, self._register(operation))
+        else:
+            register = self._register(operation)
+            context.ask(slot, lambda: context.write_one(slot, dbr_type, count, payload, register), operation, timeout)
 
     def write_doubles(self, slots: Slots, values: npt.NDArray[np.float64], operation: Operation | None) -> None:
         """See `daqca.link.Link.write_doubles`."""
@@ -72,10 +78,6 @@ class LocalLink:
     def hosts(self, slots: Slots) -> list[str]:
         """See `daqca.link.Link.hosts`."""
         return self._context.hosts(slots)
-
-    def wait(self, operation: Operation, hint: object, timeout: float) -> bool:
-        """See `daqca.link.Link.wait`; the waiting thread reads the circuit itself if nobody else does."""
-        return self._context.wait(operation, hint if isinstance(hint, Circuit) else None, timeout)
 
     def stats(self) -> dict[str, Any]:
         """See `daqca.link.Link.stats`."""

@@ -38,10 +38,10 @@ def put_one(engine: Engine, name: str, slot: int, value: Any, wait: bool, timeou
         raise delivery.error(name, slot, "put", (slot, Kind.FAILED, 0, NO_WRITE_ACCESS))
     link = engine._links[engine._shard_of[slot]]
     operation = One() if wait else None
-    hint = link.write_one(int(engine._local[slot]), int(dbr_type), count, payload, operation)
+    link.write_one(int(engine._local[slot]), int(dbr_type), count, payload, operation, deadline - time.monotonic())
     if operation is None:
         return
-    if not operation.done and not link.wait(operation, hint, deadline - time.monotonic()):
+    if not operation.done:
         link.cancel(operation)
     if operation.row is None or operation.row[1] != Kind.WRITTEN:
         raise delivery.error(name, slot, "put", operation.row)
@@ -73,7 +73,7 @@ def put_many(
         positions = np.flatnonzero(together)[part]
         operation = Collect(collected, positions) if wait else None
         shard.link.write_doubles(local, numbers[positions], operation)
-        operations.append((shard.link, operation, None))
+        operations.append((shard.link, operation))
     for position in np.flatnonzero(ready & ~together).tolist():
         slot = int(slots[position])
         native, count = int(table.native_type[slot]), int(table.native_count[slot])
@@ -85,16 +85,16 @@ def put_many(
             continue
         operation = Collect(collected, np.array([position])) if wait else None
         link = engine._links[engine._shard_of[slot]]
-        hint = link.write_one(int(engine._local[slot]), int(encoded[0]), encoded[1], encoded[2], operation)
-        operations.append((link, operation, hint))
+        link.write_one(int(engine._local[slot]), int(encoded[0]), encoded[1], encoded[2], operation)
+        operations.append((link, operation))
     sent = outcome == Outcome.PENDING
     eca = np.zeros(n, np.uint8)
     if not wait:
         outcome[sent] = Outcome.SENT
         return PutResult(names, outcome, eca, errors)
-    waits = [(link, operation, hint) for link, operation, hint in operations if operation is not None]
-    wait_all(waits, deadline - time.monotonic(), lambda: 0, n)
-    for link, operation, _ in waits:
+    waits = [(link, operation) for link, operation in operations if operation is not None]
+    wait_all([operation for _, operation in waits], deadline - time.monotonic(), lambda: 0, n)
+    for link, operation in waits:
         if not operation.done:
             link.cancel(operation)
     _judge(collected, sent, outcome, eca)

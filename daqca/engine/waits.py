@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +39,7 @@ class ConnectWait(Waiter):
 
 
 def wait_all(
-    waits: Sequence[tuple[Any, Any, object]],
+    waits: Sequence[Waiter],
     timeout: float,
     done: Callable[[], int],
     total: int,
@@ -52,7 +51,7 @@ def wait_all(
     Parameters
     ----------
     waits
-        (link or None, operation or waiter, hint) each.
+        What to wait for.
     done, total
         How many answers there are, and are to be.
     progress
@@ -63,16 +62,12 @@ def wait_all(
     deadline = time.monotonic() + timeout
     told = 0
     stepwise = progress is not None or more is not None
-    for link, waiter, hint in waits:
+    for waiter in waits:
         while not waiter.done:
             left = deadline - time.monotonic()
             if left <= 0:
                 break
-            step = min(left, STEP) if stepwise else left
-            if link is None:
-                waiter.wait(step)
-            else:
-                link.wait(waiter, hint, step)
+            waiter.wait(min(left, STEP) if stepwise else left)
             if stepwise:
                 now = done()
                 if now != told:
