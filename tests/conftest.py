@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from support import leaks
+from support.access import AccessIOC
 from support.ioc import (
     SESSION_VARIABLE,
     IOCFactory,
@@ -22,6 +23,7 @@ from support.ioc import (
     joint_environ,
     random_prefix,
 )
+from support.others import KINDS, OtherServer
 from support.repeater import RepeaterProcess
 
 from daqca.sim import Ports, ServerProcess, SimIOC
@@ -97,6 +99,23 @@ def make_ioc(servers: Servers, repeater: RepeaterProcess) -> Iterator[IOCFactory
     factory = IOCFactory(servers)
     yield factory
     factory.stop()
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def other_server(request: pytest.FixtureRequest, servers: Servers, repeater: RepeaterProcess) -> OtherServer:
+    """A server that is not EPICS base's, one after the other: caproto, pcaspy, pythonSoftIOC; see ``support.others``.
+
+    It lives as long as the session; ``point_at(other_server)`` leads clients to it.
+    """
+    server = OtherServer(request.param, random_prefix(), servers.ports())
+    servers.add(server)
+    return server.start()
+
+
+@pytest.fixture
+def access_ioc(make_ioc: IOCFactory, servers: Servers) -> AccessIOC:
+    """An IOC with records that may not be read, or not written, or only sometimes; see ``support.access``."""
+    return make_ioc.adopt(AccessIOC(random_prefix(), servers.ports()))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The frames of the simulated camera: a pattern that moves, and that tells of each frame which it is and whether it is whole.
+"""The frames of the simulated camera: a pattern that moves, numbered, and complete or not at a glance.
 
 Made here by the camera process, checked here by whoever received them.
 """
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 Frame = npt.NDArray[np.integer[Any]]
 # The data types of areaDetector that the camera can deliver, and the field type of their waveform.
-DATA_TYPES = {
+DATA_TYPES: dict[str, tuple[np.dtype[Any], str]] = {
     "Int8": (np.dtype(np.int8), "CHAR"),
     "UInt8": (np.dtype(np.uint8), "CHAR"),
     "Int16": (np.dtype(np.int16), "SHORT"),
@@ -66,7 +66,8 @@ class FramePattern:
     def frame(self, number: int) -> Frame:
         """Return a frame of its own, shape (height, width)."""
         with self.lend(number) as pixels:
-            return pixels.reshape(self.height, self.width).copy()
+            frame: Frame = pixels.reshape(self.height, self.width).copy()
+            return frame
 
     def number_of(self, pixels: npt.NDArray[Any] | bytes) -> int:
         """Check a received frame and return its number.

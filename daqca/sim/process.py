@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -126,8 +127,21 @@ class ServerProcess:
             It runs already, ended at once, or does not answer in time; the
             message carries its output, and no process is left.
         """
-        if self._process is not None:
+        self.launch()
+        return self.wait_ready()
+
+    def launch(self) -> None:
+        """Start the server without waiting for it; ``wait_ready`` comes next.
+
+        Raises
+        ------
+        SimError
+            It runs already.
+        """
+        if self.alive:
             raise SimError(f"{self} is started already: stop it first, or call restart()")
+        # One that ended by itself leaves its pipes.
+        self._end(signal.SIGKILL)
         settings = self._settings() if callable(self._settings) else self._settings
         self._process = subprocess.Popen(
             self.command,
@@ -142,6 +156,24 @@ class ServerProcess:
         self._reader.start()
         try:
             self._hand_over(settings)
+        except BaseException:
+            self.kill()
+            raise
+
+    def wait_ready(self) -> Self:
+        """Wait until the server answers.
+
+        Returns
+        -------
+        ServerProcess
+            Itself.
+
+        Raises
+        ------
+        SimError
+            It ended at once, or does not answer in time; it is killed then.
+        """
+        try:
             self._await_answer()
         except BaseException:
             self.kill()
@@ -198,8 +230,14 @@ class ServerProcess:
         self._process = None
 
     def suspend(self) -> None:
-        """Stop the process in its tracks (SIGSTOP): its circuits stay open and fall silent."""
-        self._running().send_signal(signal.SIGSTOP)
+        """Stop the process in its tracks (SIGSTOP): its circuits stay open and fall silent.
+
+        Returns when all its threads have stopped.
+        """
+        process = self._running()
+        process.send_signal(signal.SIGSTOP)
+        # Left to be waited for: its exit is for Popen to see.
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let a suspended process go on (SIGCONT)."""
