@@ -209,15 +209,20 @@ class Channels(Table):
         self._search_blocks.clear()
 
     def _messages(self, slots: Slots, search: bool) -> bytes:
-        chunks = self.chunk[slots]
+        chunks, places = self.chunk[slots], self.place[slots]
+        if (chunks == chunks[0]).all():
+            block, starts = self._block(int(chunks[0]), search)
+            if (np.diff(places) == 1).all():
+                return block[starts[places[0]] : starts[places[-1] + 1]]
         parts = []
-        for chunk in (chunks[:1] if (chunks == chunks[0]).all() else np.unique(chunks)).tolist():
-            messages = self._chunks[chunk]
-            block = self._search_block(chunk) if search else messages.block
-            starts = messages.starts
-            places = np.sort(self.place[slots[chunks == chunk]])
-            parts.extend(block[starts[first] : starts[end]] for first, end in runs(places))
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        for chunk in np.unique(chunks).tolist():
+            block, starts = self._block(chunk, search)
+            parts.extend(block[starts[first] : starts[end]] for first, end in runs(np.sort(places[chunks == chunk])))
+        return b"".join(parts)
+
+    def _block(self, chunk: int, search: bool) -> tuple[bytes, npt.NDArray[np.int64]]:
+        messages = self._chunks[chunk]
+        return self._search_block(chunk) if search else messages.block, messages.starts
 
     def _search_block(self, chunk: int) -> bytes:
         block = self._search_blocks.get(chunk)

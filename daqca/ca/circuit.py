@@ -270,9 +270,7 @@ class Circuit(Requester):
         kind = _KIND_WRITTEN if p1 == ECA_NORMAL else _KIND_FAILED
         builder.rows.append((int(requests.slot[row]), kind, 0, min(p1 >> 3, 255), 0, time.time_ns(), 0.0, 0, p2))
 
-    def _error(
-        self, p1: int, p2: int, payload: Payload, start: int, size: int, builder: BatchBuilder
-    ) -> None:
+    def _error(self, p1: int, p2: int, payload: Payload, start: int, size: int, builder: BatchBuilder) -> None:
         """The server refused a request; its header is in the payload."""
         if size < HEADER_SIZE:
             raise ProtocolError(f"the server {self.name} sent an error of {size} bytes")
@@ -467,6 +465,7 @@ class Circuit(Requester):
         self.cancel_subscriptions(self._subscriptions.by_slot.of(slots))
         self._connected(slots, builder)
 
+
 def greeting(user: str, host: str, priority: int = 0) -> bytes:
     """The messages that a client opens a circuit with."""
     return b"".join(
@@ -486,5 +485,3 @@ def event_records(slots: Slots, kind: int, status: int | npt.NDArray[np.uint8]) 
     records["status"] = status
     records["timestamp"] = time.time_ns()
     return records
-
-

@@ -7,13 +7,10 @@ the I/O thread reads. Batches go to one function, under the context's lock, in o
 from __future__ import annotations
 
 import contextlib
-import errno
-import getpass
 import logging
 import os
 import select
 import socket
-import struct
 import threading
 import time
 import weakref
@@ -29,6 +26,7 @@ from daqca.ca.circuit import Circuit, CircuitState
 from daqca.ca.registration import Registration
 from daqca.ca.settings import Settings
 from daqca.ca.shard import Address, Shard
+from daqca.ca.sockets import AGAIN, Link, udp_socket, user_name
 from daqca.errors import EngineClosedError, ProtocolError
 from daqca.events import Batch, Kind, Reason
 from daqca.link import AUTO
@@ -37,39 +35,14 @@ from daqca.operations import Waiter
 log = logging.getLogger("daqca.ca")
 
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
-_DONTWAIT = socket.MSG_DONTWAIT
-_LEADER_TICK = 0.05
-"""Seconds a leader blocks in one recv before it looks at its deadline."""
 _MAX_READS = 8
 _MAX_DATAGRAMS = 64
-_AGAIN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
 
 Register = Callable[[int], None]
 """Told the first of the request ids, before an answer to them can come."""
 
 _contexts: weakref.WeakSet[Context] = weakref.WeakSet()
 """The live contexts, only for the child of a fork, which must drop their sockets."""
-
-
-class Link:
-    """A circuit with its socket. Whoever holds `reader` may read it."""
-
-    __slots__ = ("circuit", "closed", "fd", "mask", "reader", "since", "sock")
-
-    def __init__(self, circuit: Circuit, sock: socket.socket, now: float):
-        self.circuit = circuit
-        self.sock = sock
-        self.fd = sock.fileno()
-        self.reader = threading.Lock()
-        self.mask = _OUT
-        self.since = now
-        self.closed = False
-
-    def release(self) -> None:
-        """Stop reading. Whoever reads closes the socket of a closed link, so that no fd is reused under it."""
-        self.reader.release()
-        if self.closed and not self.reader.locked():
-            self.sock.close()
 
 
 class Context:
@@ -91,7 +64,7 @@ class Context:
     def __init__(self, deliver: Callable[[Batch], None], settings: Settings | None = None):
         self.settings = settings if settings is not None else Settings.from_environ()
         self.lock = threading.RLock()
-        self.shard = Shard(self.settings, _user(), socket.gethostname())
+        self.shard = Shard(self.settings, user_name(), socket.gethostname())
         self.batches = 0
         self.events = 0
         self.is_closed = False
@@ -100,7 +73,7 @@ class Context:
         self._by_fd: dict[int, Link] = {}
         self._epoll = select.epoll()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._udp = _udp_socket(self.settings)
+        self._udp = udp_socket(self.settings)
         self._addresses = self.settings.search_addresses()
         self.shard.searcher.use_window = bool(self._addresses)
         self._registration = Registration(self.settings)
@@ -182,9 +155,7 @@ class Context:
                 self.shard.unsubscribe(ids)
                 self._pump()
 
-    def write_one(
-        self, slot: int, dbr_type: int, count: int, payload: bytes, register: Register | None
-    ) -> None:
+    def write_one(self, slot: int, dbr_type: int, count: int, payload: bytes, register: Register | None) -> None:
         """See `Shard.write_one`; with `register` the server confirms the write."""
         with self.lock:
             self._check_open()
@@ -278,20 +249,13 @@ class Context:
         return waiter.done or waiter.wait(deadline - time.monotonic())
 
     def _lead(self, link: Link, waiter: Waiter, deadline: float) -> None:
-        circuit, sock = link.circuit, link.sock
         while not waiter.done and not self.is_closed and self._by_fd.get(link.fd) is link:
             now = time.monotonic()
             if now >= deadline:
                 return
-            if deadline - now < 2 * _LEADER_TICK and not select.select([link.fd], [], [], deadline - now)[0]:
-                return
-            try:
-                n = sock.recv_into(circuit.get_buffer())
-            except OSError as error:
-                if error.errno in _AGAIN:
-                    continue
-                n = 0
-            self._received(link, n)
+            n = link.receive_within(deadline - now)
+            if n is not None:
+                self._received(link, n)
 
     def _listen(self, link: Link, on: bool) -> None:
         """Have the I/O thread listen to a link, or leave it to a leader."""
@@ -342,15 +306,11 @@ class Context:
             return
         try:
             for _ in range(_MAX_READS):
-                buffer = link.circuit.get_buffer()
-                try:
-                    n = link.sock.recv_into(buffer, 0, _DONTWAIT)
-                except OSError as error:
-                    if error.errno in _AGAIN:
-                        return
-                    n = 0
+                n, room = link.receive()
+                if n is None:
+                    return
                 self._received(link, n)
-                if n < len(buffer):
+                if n < room:
                     return
         finally:
             link.release()
@@ -377,7 +337,7 @@ class Context:
                 replies.append(self._udp.recvfrom(16384))
             except OSError as error:
                 # ECONNREFUSED and the like tell of an earlier datagram that nobody wanted.
-                if error.errno in _AGAIN:
+                if error.errno in AGAIN:
                     break
         if not replies:
             return
@@ -422,7 +382,7 @@ class Context:
                     self._udp.sendto(data, address)
                 except OSError as error:
                     # The window and the back-off treat it as a lost datagram.
-                    if error.errno not in _AGAIN:
+                    if error.errno not in AGAIN:
                         log.debug("a search to %s:%d failed: %s", *address, error)
 
     def _wake(self) -> None:
@@ -434,15 +394,11 @@ class Context:
     # --- connections ----------------------------------------------------------------------------
 
     def _open(self, circuit: Circuit, now: float) -> None:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        link = Link(circuit, sock, now)
+        link = Link(circuit, now)
         self._links[circuit.index] = self._by_fd[link.fd] = link
-        error = sock.connect_ex(circuit.address)
+        started = link.connect()
         self._epoll.register(link.fd, link.mask)
-        if error not in (0, errno.EINPROGRESS):
+        if not started:
             self._close_link(link, Reason.CLOSED)
         self._wake()
 
@@ -450,15 +406,9 @@ class Context:
         with self.lock:
             if self._by_fd.get(link.fd) is not link:
                 return
-            error = link.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if error:
-                log.debug("cannot connect to %s: %s", link.circuit.name, os.strerror(error))
+            if not link.finish_connecting():
                 self._close_link(link, Reason.CLOSED)
                 return
-            # From here on the socket blocks, for a leader; everybody else says MSG_DONTWAIT.
-            link.sock.setblocking(True)
-            tick = struct.pack("@ll", 0, int(_LEADER_TICK * 1e6))
-            link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, tick)
             self.shard.opened(link.circuit, time.monotonic())
             link.mask = _IN
             self._epoll.modify(link.fd, _IN)
@@ -478,24 +428,12 @@ class Context:
 
     def _flush(self, link: Link) -> None:
         """Send what the circuit has to send, as much as the socket takes. The caller holds the lock."""
-        out = link.circuit.out
         if link.circuit.state == CircuitState.CONNECTING:
             return
-        try:
-            while out:
-                if len(out) == 1:
-                    sent = link.sock.send(out[0], _DONTWAIT)
-                else:
-                    sent = link.sock.sendmsg([out[i] for i in range(min(len(out), 64))], [], _DONTWAIT)
-                while out and sent >= len(out[0]):
-                    sent -= len(out.popleft())
-                if sent:
-                    out[0] = out[0][sent:]
-        except OSError as error:
-            if error.errno not in _AGAIN:
-                self._close_link(link, Reason.CLOSED)
-                return
-        mask = link.mask | _OUT if out else link.mask & ~_OUT
+        if not link.flush():
+            self._close_link(link, Reason.CLOSED)
+            return
+        mask = link.mask | _OUT if link.circuit.out else link.mask & ~_OUT
         if mask != link.mask:
             link.mask = mask
             self._epoll.modify(link.fd, mask)
@@ -505,11 +443,7 @@ class Context:
             return
         del self._by_fd[link.fd], self._links[link.circuit.index]
         self._epoll.unregister(link.fd)
-        with contextlib.suppress(OSError):
-            link.sock.shutdown(socket.SHUT_RDWR)  # wakes a leader that blocks in recv
-        link.closed = True
-        if not link.reader.locked():
-            link.sock.close()
+        link.close()
         self.shard.closed(link.circuit, reason, time.monotonic())
 
     # --- the end --------------------------------------------------------------------------------
@@ -525,8 +459,7 @@ class Context:
                 return
             self.is_closed = True
             for link in self._links.values():
-                with contextlib.suppress(OSError):
-                    link.sock.shutdown(socket.SHUT_RDWR)
+                link.shutdown()
             os.write(self._wake_write, b"!")
         if threading.current_thread() is not self._thread:
             self._thread.join()
@@ -559,20 +492,3 @@ def _forget_contexts() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_contexts)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container without a name for its user
-        return str(os.getuid())
-
-
-def _udp_socket(settings: Settings) -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-    sock.setblocking(False)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-    sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, settings.mcast_ttl)
-    sock.bind(("0.0.0.0", 0))
-    return sock

@@ -42,7 +42,7 @@ class Registration:
             return self._due
         if self._tries == SPAWN_AFTER and not self._spawned:
             self._spawned = True
-            spawn_repeater(self._settings.repeater_port)
+            spawn_repeater(self._settings.repeater_port, self._settings.repeater_linger)
         with contextlib.suppress(OSError):
             udp.sendto(registration_message("127.0.0.1"), ("127.0.0.1", self._settings.repeater_port))
         self._due = now + FIRST_WAIT * 2.0**self._tries

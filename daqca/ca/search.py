@@ -25,6 +25,8 @@ MAX_WINDOW = 96
 BEACON_SPREAD = 0.5
 """Seconds over which a beacon's searches are spread, so that a site does not storm."""
 _VERSION_SIZE = protocol.HEADER_SIZE
+# Plain numbers, because enum members are looked up slowly.
+_SEARCHING, _VERSION, _SEARCH = int(State.SEARCHING), int(Command.VERSION), int(Command.SEARCH)
 _MAX_SEQUENCE = 0xFFFF_FFFF
 
 
@@ -95,16 +97,17 @@ class Searcher:
         out: list[tuple[bytes, Slots]] = []
         while self._ready and (not self.use_window or len(self._on_the_way) < int(self.window)):
             slots, tries = self._ready.popleft()
-            slots = self._still_searching(slots)
-            if not len(slots):
-                continue
+            if tries:
+                slots = self._still_searching(slots)
+                if not len(slots):
+                    continue
             self._sequence = sequence = self._sequence % _MAX_SEQUENCE + 1
             wait = min(FIRST_WAIT * 2.0**tries, self._max_period)
             heapq.heappush(self._waiting, (now + wait, sequence, tries + 1, slots))
             if self.use_window:
                 self._on_the_way.add(sequence)
             # data_type 1 says that parameter 1 is a sequence number, which comes back with the replies.
-            version = protocol.pack_header(Command.VERSION, 0, 1, protocol.MINOR_VERSION, sequence, 0)
+            version = protocol.pack_header(_VERSION, 0, 1, protocol.MINOR_VERSION, sequence, 0)
             out.append((version + self._channels.search_messages(slots), slots))
         self.sent += len(out)
         if not self._ready and not self._waiting:
@@ -112,26 +115,25 @@ class Searcher:
         return out
 
     def _still_searching(self, slots: Slots) -> Slots:
-        return slots[self._channels.state[slots] == State.SEARCHING]
+        return slots[self._channels.state[slots] == _SEARCHING]
 
     def _collect_due(self, now: float) -> None:
-        again: dict[int, list[Slots]] = {}
+        due: dict[int, list[Slots]] = {}
+        silent = False
         while self._waiting and self._waiting[0][0] <= now:
             _, sequence, tries, slots = heapq.heappop(self._waiting)
-            left = self._still_searching(slots)
             if sequence in self._on_the_way:
                 self._on_the_way.discard(sequence)
-                if len(left) and tries <= 2 and sequence > self._shrunk_before:
-                    # No word of any of its names: perhaps it was lost. Once per window, as TCP does.
-                    self._threshold = max(self.window / 2, MIN_WINDOW)
-                    self.window = self._threshold
-                    self._shrunk_before = self._sequence
-            if len(left):
-                again.setdefault(tries, []).append(left)
-        for tries, parts in again.items():
-            # Names of several datagrams share fewer, now that most are found.
-            slots = np.concatenate(parts)
-            self._ready.extend((part, tries) for part in self._cut(slots))
+                silent |= tries <= 2 and sequence > self._shrunk_before and len(self._still_searching(slots)) > 0
+            due.setdefault(tries, []).append(slots)
+        if silent:
+            # No word of any name of a datagram: perhaps it was lost. Once per window, as TCP does.
+            self._threshold = self.window = max(self.window / 2, MIN_WINDOW)
+            self._shrunk_before = self._sequence
+        for tries, parts in due.items():
+            # What is left of several datagrams goes into fewer, now that most names are found.
+            left = self._still_searching(np.concatenate(parts))
+            self._ready.extend((part, tries) for part in self._cut(left))
 
     def received(self, replies: Sequence[tuple[bytes, tuple[str, int]]]) -> list[Found]:
         """Datagrams came from servers; returns the channels they have, by server.
@@ -155,14 +157,14 @@ class Searcher:
             return b""
         start = 0
         command, size, data_type, _, p1, _ = protocol.unpack_header(data, 0)
-        if command == Command.VERSION and size == 0:
+        if command == _VERSION and size == 0:
             start = protocol.HEADER_SIZE
             if data_type == 1 and p1 in self._on_the_way:
                 self._acknowledge(p1)
         rest = len(data) - start
         if rest % 24 == 0 and rest:
             messages = np.frombuffer(data, protocol.SEARCH_REPLY, rest // 24, start)
-            if (messages["command"] == Command.SEARCH).all() and (messages["size"] == 8).all():
+            if (messages["command"] == _SEARCH).all() and (messages["size"] == 8).all():
                 return data[start:] if start else data
         return self._mixed_part(data, start)
 
@@ -174,7 +176,7 @@ class Searcher:
             if following > len(data):
                 self.malformed += 1
                 break
-            if command == Command.SEARCH:
+            if command == _SEARCH:
                 parts.append(data[pos : min(following, pos + 24)].ljust(24, b"\0"))
             pos = following
         return b"".join(parts)

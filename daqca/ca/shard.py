@@ -23,6 +23,7 @@ from daqca.link import AUTO
 log = logging.getLogger("daqca.ca")
 
 Address = tuple[str, int]
+_BEACON, _CONFIRM = int(protocol.Command.RSRV_IS_UP), int(protocol.Command.REPEATER_CONFIRM)
 _CONNECTED, _READ = int(State.CONNECTED), int(RequestKind.READ)
 RETRY_CIRCUIT = 1.0
 """Seconds before channels of a circuit that failed are searched again; doubles while it fails."""
@@ -224,15 +225,15 @@ class Shard:
         """Datagrams came: search replies, or beacons forwarded by the repeater."""
         others = []
         for data, sender in datagrams:
-            if len(data) >= 2 and data[1] == protocol.Command.RSRV_IS_UP and data[0] == 0:
+            if len(data) >= 2 and data[1] == _BEACON and data[0] == 0:
                 self._beacons(data, sender, now)
-            elif len(data) >= 2 and data[1] != protocol.Command.REPEATER_CONFIRM:
+            elif len(data) >= 2 and data[1] != _CONFIRM:
                 others.append((data, sender))
         for found in self.searcher.received(others):
             self._found(found, now)
 
     def _beacons(self, data: bytes, sender: Address, now: float) -> None:
-        for beacon in parse_beacons(data, sender):
+        for beacon in parse_beacons(data, sender, self.settings.server_port):
             circuit = self._by_address.get(beacon.server)
             if circuit is not None:
                 circuit.heard_beacon(now)

@@ -210,7 +210,7 @@ class Delivery:
                 last["token"] = subscription.mask
                 places = last.view(EVENT_BLOCK)
                 for i in np.flatnonzero(has_block(last)).tolist():
-                    places["offset"][i], places["length"][i] = builder.store(table.data[int(have[i])][2])
+                    places["offset"][i], places["length"][i] = builder.store(table.datum(int(have[i]))[2])
                 builder.extend(last)
             batch = builder.build()
             if len(batch):

@@ -269,9 +269,7 @@ class Engine:
                 return make_snapshot(names, slots, collected, outcome, self._table, metadata, started, elapsed)
 
         def done() -> int:
-            return len(slots) - sum(
-                operation.left for _, operation in operations if operation.collected is collected
-            )
+            return len(slots) - sum(operation.left for _, operation in operations if operation.collected is collected)
 
         def more() -> None:
             if partial is not None:
@@ -282,7 +280,14 @@ class Engine:
                 partial(snap)
 
         try:
-            wait_all([operation for _, operation in operations], timeout, done, len(slots), progress, more if partial else None)
+            wait_all(
+                [operation for _, operation in operations],
+                timeout,
+                done,
+                len(slots),
+                progress,
+                more if partial else None,
+            )
         finally:
             for link, operation in operations:
                 if not operation.done:

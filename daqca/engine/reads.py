@@ -51,7 +51,7 @@ class Collected:
         builder = BatchBuilder()
         places = records.view(EVENT_BLOCK)
         for i in np.flatnonzero(has_block(records)).tolist():
-            places["offset"][i], places["length"][i] = builder.store(table.data[int(slots[i])][2])
+            places["offset"][i], places["length"][i] = builder.store(table.datum(int(slots[i]))[2])
         builder.extend(records)
         batch = builder.build()
         self.put(positions, batch.records, batch)
@@ -140,7 +140,6 @@ def make_snapshot(
     metadata: MetadataColumns | None,
     started: int,
     elapsed: float,
-    data: dict[int, Any] | None = None,
 ) -> Snapshot:
     """The snapshot of what was collected."""
     records = collected.records
@@ -156,7 +155,7 @@ def make_snapshot(
         native_type=table.native_type[slots],
         count=np.where(valued, records["count"], 0),
         native_count=table.native_count[slots],
-        data=collected.data() if data is None else data,
+        data=collected.data,
         metadata=metadata,
         started=started,
         elapsed=elapsed,

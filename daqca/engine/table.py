@@ -35,7 +35,9 @@ class Table:
     last
         `EVENT`, shape (capacity,); ``kind`` 0 where there was no value yet.
     data
-        The bytes of strings and arrays: slot to (DBR type, count, bytes).
+        The bytes of arrays: slot to (DBR type, count, bytes). See `datum`.
+    text
+        S40, the single strings, as long as there are any.
     """
 
     def __init__(self) -> None:
@@ -46,6 +48,7 @@ class Table:
         self.native_count: npt.NDArray[np.uint32] = np.zeros(64, np.uint32)
         self.access: U1 = np.zeros(64, np.uint8)
         self.data: dict[int, Datum] = {}
+        self.text: npt.NDArray[np.bytes_] = np.zeros(0, "S40")
 
     def grow(self, needed: int) -> None:
         """Make room for `needed` rows. Arrays are replaced."""
@@ -71,8 +74,15 @@ class Table:
         # Where a slot occurs twice, the later record wins: NumPy assigns in order.
         self.last[slots] = records
         blocked = has_block(records)
-        if blocked.any():
-            part = records[blocked]
+        if not blocked.any():
+            return
+        part = records if blocked.all() else records[blocked]
+        strings = (part["dbr_type"] == 0) & (part["count"] == 1)
+        strings &= part.view(EVENT_BLOCK)["length"] == self.text.itemsize
+        if strings.any():
+            self._texts(part if strings.all() else part[strings], batch)
+            part = part[~strings]
+        if len(part):
             places = part.view(EVENT_BLOCK)
             for slot, dbr_type, count, offset, length in zip(
                 part["slot"].tolist(),
@@ -84,12 +94,33 @@ class Table:
             ):
                 self._keep(slot, dbr_type, count, batch.data(offset, length), len(batch.block))
 
+    def _texts(self, part: Records, batch: Batch) -> None:
+        """Take in single strings, together."""
+        size = self.text.itemsize
+        if len(self.text) < self.capacity:
+            grown = np.zeros(self.capacity, self.text.dtype)
+            grown[: len(self.text)] = self.text
+            self.text = grown
+        offsets = part.view(EVENT_BLOCK)["offset"].astype(np.int64)
+        block = np.frombuffer(batch.block, np.uint8)
+        self.text[part["slot"]] = block[offsets[:, None] + np.arange(size)].view(self.text.dtype)[:, 0]
+
+    def datum(self, slot: int) -> Datum:
+        """DBR type, count and bytes of the last value of a PV, which is a string or an array."""
+        last = self.last[slot]
+        if slot < len(self.text) and int(last["dbr_type"]) == 0 and int(last["count"]) == 1:
+            return 0, 1, bytes(self.text[slot]).ljust(self.text.itemsize, b"\0")
+        return self.data[slot]
+
     def value_row(self, row: tuple[Any, ...], batch: Batch) -> None:
         """`values` for one row."""
         slot, value = row[0], row[6]
         if isinstance(value, tuple):
             self.last[slot] = (*row[:6], 0.0, *row[7:])
-            self._keep(slot, row[2], row[7], batch.data(*value), len(batch.block))
+            if row[2] == 0 and row[7] == 1:
+                self.values(Batch(rows=[row]).records, batch)
+            else:
+                self._keep(slot, row[2], row[7], batch.data(*value), len(batch.block))
         else:
             self.last[slot] = row
 

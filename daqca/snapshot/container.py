@@ -6,7 +6,7 @@ Its files are in `daqca.snapshot.files`, its tables in `daqca.snapshot.table`; r
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,7 @@ class Snapshot:
         when it has one element now. Taken as `count` if not given.
     data
         By index: the (DBR type, count, big-endian bytes) of strings and arrays. The bytes are not copied.
+        Or a function that makes this dictionary when it is first needed.
     metadata
         Units, limits and enum states, if they were asked for (``form="ctrl"``).
     started
@@ -74,7 +75,7 @@ class Snapshot:
         native_type: npt.ArrayLike,
         count: npt.ArrayLike | None = None,
         native_count: npt.ArrayLike | None = None,
-        data: Mapping[int, Datum] | None = None,
+        data: Mapping[int, Datum] | Callable[[], dict[int, Datum]] | None = None,
         metadata: MetadataColumns | None = None,
         started: int = 0,
         elapsed: float = float("nan"),
@@ -86,8 +87,9 @@ class Snapshot:
         self.timestamps: npt.NDArray[np.int64] = np.asarray(timestamps, np.int64)
         self.outcome: npt.NDArray[np.uint8] = np.asarray(outcome, np.uint8)
         self.native_type: npt.NDArray[np.uint8] = np.asarray(native_type, np.uint8)
-        self.data: dict[int, Datum] = dict(data or {})
-        self._check_data()
+        self._data: dict[int, Datum] | Callable[[], dict[int, Datum]] = data if callable(data) else dict(data or {})
+        if not callable(data):
+            self._check_data()
         self.count: npt.NDArray[np.uint32] = self._counts() if count is None else np.asarray(count, np.uint32)
         self.native_count: npt.NDArray[np.uint32] = (
             self.count if native_count is None else np.asarray(native_count, np.uint32)
@@ -116,6 +118,13 @@ class Snapshot:
         size = len(self.names)
         if self.data and not 0 <= min(self.data) <= max(self.data) < size:
             raise ValueError(f"there is data for index {max(self.data)}, but there are {size} names")
+
+    @property
+    def data(self) -> dict[int, Datum]:
+        """By index: the (DBR type, count, big-endian bytes) of strings and arrays."""
+        if callable(self._data):
+            self._data = self._data()
+        return self._data
 
     # ---- what was read
 
@@ -288,7 +297,7 @@ class Snapshot:
     def __getstate__(self) -> dict[str, Any]:
         # The bytes may be memoryviews of a received block, which cannot be pickled.
         data = {index: (dbr_type, count, bytes(raw)) for index, (dbr_type, count, raw) in self.data.items()}
-        return {**self.__dict__, "data": data, "_values": None, "_index": None}
+        return {**self.__dict__, "_data": data, "_values": None, "_index": None}
 
 
 COLUMNS = ("number", "status", "severity", "timestamps", "outcome", "native_type", "count", "native_count")

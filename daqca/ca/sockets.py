@@ -1,0 +1,138 @@
+"""The sockets of a context: the TCP connection of a circuit, and the UDP socket of its searches. No threads, no policy."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import getpass
+import logging
+import os
+import select
+import socket
+import struct
+import threading
+
+from daqca.ca.circuit import Circuit
+from daqca.ca.settings import Settings
+
+log = logging.getLogger("daqca.ca")
+
+AGAIN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
+_DONTWAIT = socket.MSG_DONTWAIT
+_TICK = 0.05
+"""Seconds that a leader blocks in one recv before it looks at its deadline."""
+_MAX_BUFFERS = 64
+
+
+class Link:
+    """A circuit with its socket.
+
+    Attributes
+    ----------
+    reader
+        Whoever holds this lock may read.
+    mask
+        What the epoll waits for.
+    since
+        When it began to connect.
+    """
+
+    __slots__ = ("circuit", "closed", "fd", "mask", "reader", "since", "sock")
+
+    def __init__(self, circuit: Circuit, now: float):
+        self.circuit = circuit
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self.sock.setblocking(False)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self.fd = self.sock.fileno()
+        self.reader = threading.Lock()
+        self.mask = select.EPOLLOUT
+        self.since = now
+        self.closed = False
+
+    def connect(self) -> bool:
+        """Begin to connect; returns whether that was possible."""
+        return self.sock.connect_ex(self.circuit.address) in (0, errno.EINPROGRESS)
+
+    def finish_connecting(self) -> bool:
+        """The socket became writable; returns whether it is connected."""
+        error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            log.debug("cannot connect to %s: %s", self.circuit.name, os.strerror(error))
+            return False
+        # From here on the socket blocks, for a leader; everybody else says MSG_DONTWAIT.
+        self.sock.setblocking(True)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", 0, int(_TICK * 1e6)))
+        return True
+
+    def flush(self) -> bool:
+        """Send what the circuit has to send, as much as the socket takes; returns False if it is broken."""
+        out = self.circuit.out
+        try:
+            while out:
+                if len(out) == 1:
+                    sent = self.sock.send(out[0], _DONTWAIT)
+                else:
+                    sent = self.sock.sendmsg([out[i] for i in range(min(len(out), _MAX_BUFFERS))], [], _DONTWAIT)
+                while out and sent >= len(out[0]):
+                    sent -= len(out.popleft())
+                if sent:
+                    out[0] = out[0][sent:]
+        except OSError as error:
+            return error.errno in AGAIN
+        return True
+
+    def receive(self) -> tuple[int | None, int]:
+        """Read what is there: the number of bytes (0: closed; None: nothing there), and the room there was."""
+        buffer = self.circuit.get_buffer()
+        try:
+            return self.sock.recv_into(buffer, 0, _DONTWAIT), len(buffer)
+        except OSError as error:
+            return (None if error.errno in AGAIN else 0), len(buffer)
+
+    def receive_within(self, timeout: float) -> int | None:
+        """Wait for something to read, at most for a moment; returns as `receive` does."""
+        if timeout < 2 * _TICK and not select.select([self.fd], [], [], timeout)[0]:
+            return None
+        try:
+            return self.sock.recv_into(self.circuit.get_buffer())
+        except OSError as error:
+            return None if error.errno in AGAIN else 0
+
+    def release(self) -> None:
+        """Stop reading. Whoever reads closes the socket of a closed link, so that no fd is reused under it."""
+        self.reader.release()
+        if self.closed and not self.reader.locked():
+            self.sock.close()
+
+    def shutdown(self) -> None:
+        """Wake whoever blocks in a read."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the socket, now or as soon as its reader is done."""
+        self.closed = True
+        self.shutdown()
+        if not self.reader.locked():
+            self.sock.close()
+
+
+def user_name() -> str:
+    """Who we are, for servers."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container without a name for its user
+        return str(os.getuid())
+
+
+def udp_socket(settings: Settings) -> socket.socket:
+    """A socket for searches, that may broadcast."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, settings.mcast_ttl)
+    sock.bind(("0.0.0.0", 0))
+    return sock
