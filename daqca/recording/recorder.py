@@ -6,6 +6,7 @@ The work is done by the writer thread; here are the options, the queueing, the s
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -208,7 +209,8 @@ class Recorder:
     def _at_exit(self) -> None:
         # A program that ends without stopping: the file is ended well all the same. Not in a child of a fork.
         if os.getpid() == self._pid and not self._stopped:
-            self.stop()
+            with contextlib.suppress(RecordingError):  # the writer has logged it
+                self.stop()
 
     def __enter__(self) -> Recorder:
         return self if self._started else self.start()

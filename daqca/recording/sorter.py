@@ -207,7 +207,7 @@ class Sorter:
             if types[i] > 6:
                 sound[i] = False
             elif inline[i]:  # one element of an array, in the record itself
-                data[i] = memoryview(values[i].astype(ELEMENT[types[i]]).tobytes())
+                data[i] = memoryview(values[i : i + 1].astype(ELEMENT[types[i]]).tobytes())
             elif count:
                 end = offsets[i] + lengths[i]
                 # Strings may come without the zeros behind the last one.

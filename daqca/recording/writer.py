@@ -209,12 +209,14 @@ class Writer(threading.Thread):
 
     def _end(self, store: Store) -> None:
         batches, size = self.inbox.take(PASS_BYTES)
+        unwritten = bool(batches)
         while batches:  # the time was up before they could be written
-            self.error = self.error or f"{self.path}: there was no time to write all that was queued"
             self._sorter.count_only(batches)
             self.inbox.release(size)
             batches, size = self.inbox.take(PASS_BYTES)
         self._flush(store, final=True)
+        if unwritten and not self.error:
+            self.error = f"{self.path}: there was no time to write all that was queued"
         self.end_time = time.time_ns()
         store.touch(stopped=self.end_time)
         try:
