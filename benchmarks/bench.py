@@ -44,11 +44,14 @@ class Bench:
         Measurements of each client in each row.
     scalars
         Scalar records of the IOC.
+    only
+        Measure only the clients whose names begin with one of these; all if empty.
     """
 
-    def __init__(self, runs: int, scalars: int):
+    def __init__(self, runs: int, scalars: int, only: Sequence[str] = ()):
         self.runs = runs
         self.n = scalars
+        self._only = tuple(only)
         self._stack = ExitStack()
 
     def __enter__(self) -> Bench:
@@ -72,8 +75,13 @@ class Bench:
         """Wait until the IOC has done with the last client: it must not be busy with the end of one for the next."""
         wait_idle([self.ioc.pid], limit=0.02)
 
+    def wanted(self, clients: Sequence[Client]) -> list[Client]:
+        """Those of the clients that take part in this run."""
+        return [client for client in clients if not self._only or client.name.startswith(self._only)]
+
     def rounds(self, clients: Sequence[Client]) -> Iterator[Client]:
         """All runs: one of each client in turn, each round beginning with another, so that noise hits all alike."""
+        clients = self.wanted(clients)
         for run in range(self.runs):
             for i in range(len(clients)):
                 self.settle()

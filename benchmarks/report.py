@@ -39,6 +39,7 @@ def as_result(title: str, aim: str, how: str, runs: int, n: int, measurements: l
         "date": date.today().isoformat(),
         "python": platform.python_version(),
         "cores": len(os.sched_getaffinity(0)),
+        "load": os.getloadavg()[0],
         "packages": packages(),
         "measurements": [asdict(each) for each in measurements],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -59,7 +60,8 @@ class Results:
             if not measurement.wrong:
                 self.say(f"  {client}: {error}")
             lines = [line for line in str(error).splitlines() if line.strip()]
-            measurement.wrong = f"failed: {lines[-1] if lines else error!r}"[:150]
+            last = re.sub(r"/\S*/", "", lines[-1] if lines else repr(error))  # no folders of this machine in a table
+            measurement.wrong = f"failed: {last}"[:150]
 
     @property
     def measurements(self) -> list[Measurement]:

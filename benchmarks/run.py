@@ -59,14 +59,15 @@ ROWS = {
 @click.option("--quick", is_flag=True, help="2,000 PVs and 3 runs, to try it out; nothing is written.")
 @click.option("--only", multiple=True, type=click.Choice(list(ROWS)), help="Only this row; may be given again.")
 @click.option("--runs", default=5, show_default=True, help="Measurements of each client in each row.")
-def main(quick: bool, only: tuple[str, ...], runs: int) -> None:
+@click.option("--client", multiple=True, help="Only clients whose name begins so; nothing is written.")
+def main(quick: bool, only: tuple[str, ...], runs: int, client: tuple[str, ...]) -> None:
     """Measure, print the tables, and write them to results.json and README.md beside this file."""
     pvs = 20_000
     if quick:
         runs, pvs = min(runs, 3), 2_000
     say = click.echo
     results = {}
-    with Bench(runs, pvs) as bench:
+    with Bench(runs, pvs, client) as bench:
         for key in only or ROWS:
             row = ROWS[key]
             say(f"{row.title} ({key})")
@@ -76,7 +77,7 @@ def main(quick: bool, only: tuple[str, ...], runs: int) -> None:
             how = " ".join((row.measure.__doc__ or "").split())
             results[key] = report.as_result(row.title, row.aim, how, runs, pvs, found.measurements)
             say(f"  {time.perf_counter() - start:.0f} s\n\n{report.table(results[key])}")
-            if not quick:
+            if not quick and not client:
                 report.write_readme(report.keep(results), list(ROWS))
 
 
