@@ -41,10 +41,14 @@ def session_ports() -> Ports:
 @pytest.fixture(scope="session", autouse=True)
 def session_environ(session_ports: Ports) -> Iterator[dict[str, str]]:
     """Lead clients to the session's ``ioc``, whether it runs or not; mark all child processes."""
-    environ = ca_environ(session_ports)
+    environ, session = ca_environ(session_ports), secrets.token_hex(8)
     with clean_epics_environ(environ), pytest.MonkeyPatch.context() as patch:
-        patch.setenv(SESSION_VARIABLE, secrets.token_hex(8))
+        patch.setenv(SESSION_VARIABLE, session)
         yield environ
+    # All fixtures have ended: what a module's fixture forgot is found only now.
+    left = leaks.end_processes(session)
+    if left:
+        pytest.fail("processes left behind by the session:\n  " + "\n  ".join(left), pytrace=False)
 
 
 @pytest.fixture(scope="session", autouse=True)

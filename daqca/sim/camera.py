@@ -13,7 +13,7 @@ from .frames import DATA_TYPES, FramePattern
 from .ports import Ports
 from .process import ServerProcess, python_module
 
-MAX_BYTES = 12_000_000
+MAX_PIXELS = 12_000_000
 
 
 class CameraIOC(ServerProcess):
@@ -71,12 +71,12 @@ class CameraIOC(ServerProcess):
         if rate_hz <= 0:
             raise ConfigurationError(f"no camera takes {rate_hz} frames per second: give a rate above zero")
         dtype, _ = DATA_TYPES[data_type]
-        if width * height > MAX_BYTES:
-            raise ConfigurationError(f"a frame of {width} x {height} pixels is too large: {MAX_BYTES} pixels at most")
-        try:
-            self.pattern = FramePattern(width, height, dtype)
-        except ValueError as error:
-            raise ConfigurationError(str(error)) from error
+        # Eight pixels in a row have room for the number of the frame, whatever the height.
+        if width < 8 or height < 1 or width * height > MAX_PIXELS:
+            raise ConfigurationError(
+                f"no camera has frames of {width} x {height} pixels: 8 x 1 at least, {MAX_PIXELS} pixels at most"
+            )
+        self.pattern = FramePattern(width, height, dtype)
         self.prefix = prefix
         settings: dict[str, Any] = {
             "prefix": prefix,
@@ -86,7 +86,7 @@ class CameraIOC(ServerProcess):
             "period_s": 1 / rate_hz,
             "acquire": acquire,
             "patience_s": patience_s,
-            "max_pixels": MAX_BYTES,
+            "max_pixels": MAX_PIXELS,
             "probe": (probe := f"daqca-sim:{secrets.token_hex(8)}"),
         }
         super().__init__(python_module("daqca.sim.serve_camera"), settings, probe, ports=ports)

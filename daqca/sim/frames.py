@@ -51,6 +51,11 @@ class FramePattern:
         rows = np.arange(height + _STEPS)[:, np.newaxis] + np.arange(width)
         self._ramp: Frame = (rows % _STEPS).astype(self.dtype).ravel()
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a frame."""
+        return self.width * self.height * self.dtype.itemsize
+
     @contextmanager
     def lend(self, number: int) -> Iterator[Frame]:
         """Lend the pixels of a frame, shape (height * width,), valid until the context ends."""

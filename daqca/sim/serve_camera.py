@@ -175,10 +175,7 @@ class Camera:
     def _expose(self, number: int, taken: int) -> None:
         """Post one frame, and then the counters that tell of it."""
         fields = self._fields
-        if (int(fields.read("cam1:SizeX_RBV")), int(fields.read("cam1:SizeY_RBV"))) != (
-            self._pattern.width,
-            self._pattern.height,
-        ):
+        if self._size_asked_for() != (self._pattern.width, self._pattern.height):
             self._describe()
         plugin = fields.read("cam1:ArrayCallbacks_RBV") and fields.read("image1:EnableCallbacks_RBV")
         stamp = time.time()
@@ -205,15 +202,11 @@ class Camera:
             self._fields.post_array("image1:ArrayData", self._field_type, pixels.ctypes.data, pixels.size)
 
     def _describe(self) -> None:
-        """Take over the size asked for, as far as it is possible, and tell of it."""
+        """Take over the size asked for, and tell of it."""
         fields = self._fields
-        width, height = int(fields.read("cam1:SizeX")), int(fields.read("cam1:SizeY"))
-        limit_x, limit_y = int(fields.read("cam1:MaxSizeX_RBV")), int(fields.read("cam1:MaxSizeY_RBV"))
-        width, height = min(max(width, 8), limit_x), min(max(height, 1), limit_y)
+        width, height = self._size_asked_for()
         if (width, height) != (self._pattern.width, self._pattern.height):
             self._pattern = FramePattern(width, height, self._dtype)
-        fields.post("cam1:SizeX_RBV", width)
-        fields.post("cam1:SizeY_RBV", height)
         dimensions = (ctypes.c_int32 * 2)(width, height)
         for part in ("cam1:", "image1:"):
             fields.post(part + "ArraySizeX_RBV", width)
@@ -223,6 +216,9 @@ class Camera:
             fields.post(part + "ArraySize1_RBV", height)
             fields.post(part + "NDimensions_RBV", 2)
             fields.post_array(part + "Dimensions_RBV", "LONG", ctypes.addressof(dimensions), 2)
+
+    def _size_asked_for(self) -> tuple[int, int]:
+        return int(self._fields.read("cam1:SizeX_RBV")), int(self._fields.read("cam1:SizeY_RBV"))
 
     def _tell_rate(self, taken: int) -> None:
         since, before = self._rate_since
@@ -256,6 +252,9 @@ def database_text(settings: Mapping[str, Any]) -> str:
         (
             detector_text(prefix + "cam1:", camera_table, camera, _DRIVEN),
             detector_text(prefix + "image1:", image_table, image, _DRIVEN),
+            # A size beyond the sensor, or without room for the number of a frame, is not taken.
+            f'record("*","{prefix}cam1:SizeX"){{field(DRVL,8)field(DRVH,{width})}}',
+            f'record("*","{prefix}cam1:SizeY"){{field(DRVL,1)field(DRVH,{height})}}',
             f'record(longin,"{settings["probe"]}"){{field(PINI,YES)field(VAL,1)}}',
         )
     )

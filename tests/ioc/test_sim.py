@@ -213,6 +213,28 @@ def test_names_are_as_many_as_asked_for_and_different():
     assert [len(SimDatabase("P:", count).names) for count in (0, 1, 19)] == [0, 1, 19]
 
 
+def test_the_values_are_those_of_the_documentation():
+    def served(ending: str) -> tuple[object, ...]:
+        record = by_name[f"P:{ending}"]
+        return record.native_type, record.value, record.units, record.severity, record.status
+
+    by_name = SimDatabase("P:", 400, 3).by_name
+    assert served("ai00010") == (DOUBLE, 1.25, "mm", 2, 3)
+    assert served("ao00003") == (DOUBLE, 0.375, "mA", 0, 0)
+    assert by_name["P:ao00003"].precision == 3
+    assert served("longin00005") == (LONG, 35, "mm", 1, 4)
+    assert served("longout00002") == (LONG, 14, "V", 0, 0)
+    assert served("int64in00004") == (DOUBLE, 4_000_012, "counts", 0, 0)
+    assert served("bi00007") == (ENUM, 1, "", 1, 7)
+    assert served("bo00009") == (ENUM, 1, "", 0, 0)
+    assert served("mbbi00008") == (ENUM, 3, "", 2, 7)
+    assert by_name["P:mbbo00001"].enum_strings[3] == "Fault"
+    assert served("stringin00012")[:2] == (STRING, "text 12")
+    assert served("float00003")[:2] == (FLOAT, 0.75)
+    assert served("short00003")[:2] == (SHORT, -3)
+    assert served("char00019")[:2] == (CHAR, 19)
+
+
 @pytest.mark.parametrize("options", [{"scalars": 5, "changing": 6}, {"changing": -1}, {"rate_hz": 0}, {"scalars": -1}])
 def test_numbers_that_make_no_sense(options):
     with pytest.raises(ConfigurationError):
@@ -351,6 +373,15 @@ def test_a_server_dies_with_its_parent(circumstance):
     finally:
         for keeper in keepers:
             os.kill(keeper, signal.SIGKILL)
+
+
+def test_a_server_ends_when_its_stdin_closes(make_ioc):
+    ioc = make_ioc(ONE_RECORD)
+    start = time.monotonic()
+    ioc._process.stdin.close()
+    until(lambda: not ioc.alive, 5)
+    # At once, not when the parent is next looked for.
+    assert time.monotonic() - start < 0.4
 
 
 def test_access_rights_and_their_change(access_ioc):

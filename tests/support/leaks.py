@@ -74,6 +74,14 @@ def wait_for_none(earlier: Snapshot, session: str, scratch: Path, allowed: set[i
     return left
 
 
+def end_processes(session: str) -> list[str]:
+    """End every process of the session but this one; return what they were."""
+    found = _processes(session)
+    for pid in found:
+        kill(pid)
+    return list(found.values())
+
+
 def kill(pid: int) -> None:
     """End a process of the session by force."""
     try:
