@@ -12,6 +12,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from .aims import summary
 from .results import Measurement
 
 HERE = Path(__file__).resolve().parent
@@ -101,4 +102,4 @@ def write_readme(results: dict[str, Any], order: list[str]) -> None:
     after = rest.split(END)[1]
     tables = "\n".join(table(results[key]) for key in order if key in results)
     versions = ", ".join(f"{name} {version}" for name, version in packages().items())
-    README.write_text(f"{before}{BEGIN}\n\n{versions}; {sys.platform}.\n\n{tables}\n{END}{after}")
+    README.write_text(f"{before}{BEGIN}\n\n{versions}; {sys.platform}.\n\n{summary(results)}\n\n{tables}\n{END}{after}")

@@ -37,6 +37,7 @@ READERS = (
     CAPROTO,
 )
 GETTERS = (
+    Client("C, bare sockets: the floor", "bare"),
     LIBCA,
     Client("C, libca, `ca_array_get_callback`", "read", ("callback",)),
     DAQCA,

@@ -14,6 +14,7 @@ if __package__ in (None, ""):  # run as a file: this folder is the package
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from benchmarks import report, rows, streams
+from benchmarks.aims import summary
 from benchmarks.bench import Bench
 from benchmarks.results import Results
 
@@ -79,6 +80,7 @@ def main(quick: bool, only: tuple[str, ...], runs: int, client: tuple[str, ...])
             say(f"  {time.perf_counter() - start:.0f} s\n\n{report.table(results[key])}")
             if not quick and not client:
                 report.write_readme(report.keep(results), list(ROWS))
+    say(summary(results))
 
 
 if __name__ == "__main__":
