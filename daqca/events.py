@@ -105,9 +105,31 @@ EVENT_BLOCK = np.dtype(
 )
 """`EVENT` with ``value`` read as the place of the data in the block: byte ``offset`` and ``length``."""
 
+_RAW = np.dtype("V32")
+"""An event as 32 bytes without fields, which NumPy moves some thirty times faster than with them."""
+
 ELEMENT = tuple(np.dtype(code) for code in ("S40", ">i2", ">f4", ">u2", "u1", ">i4", ">f8"))
 """Element dtypes of the plain DBR types 0 to 6 (STRING SHORT FLOAT ENUM CHAR LONG DOUBLE), in the
 byte order of the network, which is that of the block."""
+
+
+def pick(records: Records, which: Any) -> Records:
+    """``records[which]`` for a mask or for indices, as a new array; much faster."""
+    picked: Records = records.view(_RAW)[which].view(EVENT)
+    return picked
+
+
+def place(target: Records, slots: npt.NDArray[Any], records: Records) -> None:
+    """``target[slots] = records``, much faster; of equal slots the last record stays."""
+    target.view(_RAW)[slots] = records.view(_RAW)
+
+
+def join(parts: Sequence[Records]) -> Records:
+    """The records of all parts, one after the other; much faster than concatenating them with their fields."""
+    if len(parts) == 1:
+        return parts[0]
+    joined: Records = np.concatenate([part.view(_RAW) for part in parts]).view(EVENT)
+    return joined
 
 
 class Event(NamedTuple):
@@ -196,7 +218,7 @@ class Batch:
 
     def select(self, mask: npt.NDArray[Any]) -> Batch:
         """The events where `mask` is true (or at these indices), sharing this batch's block."""
-        return Batch(self.records[mask], self.block)
+        return Batch(pick(self.records, mask), self.block)
 
 
 VALUE_KINDS = (Kind.UPDATE, Kind.READ)
@@ -304,4 +326,4 @@ class BatchBuilder:
         self._pieces = []
         if rows:
             pieces.append(records_from_rows(rows))
-        return Batch(pieces[0] if len(pieces) == 1 else np.concatenate(pieces), block)
+        return Batch(join(pieces), block)

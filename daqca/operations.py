@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import bisect
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from daqca.events import Batch, Records
+from daqca.events import Batch, Records, pick
 
 
 class Waiter:
@@ -74,7 +74,7 @@ class Operations:
     def __len__(self) -> int:
         return len(self._single) + len(self._many)
 
-    def __iter__(self) -> Iterable[Operation]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Operation]:
         yield from list(self._single.values())
         yield from list(self._many)
 
@@ -111,8 +111,8 @@ class Operations:
             if mine.all():
                 self._accept(operation, places, records, batch)
                 return
-            self._accept(operation, places[mine], records[mine], batch)
-            records, tokens = records[~mine], tokens[~mine]
+            self._accept(operation, places[mine], pick(records, mine), batch)
+            records, tokens = pick(records, ~mine), tokens[~mine]
 
     def answer_row(self, row: tuple[Any, ...], batch: Batch) -> None:
         """`answer` for one row."""

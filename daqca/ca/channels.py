@@ -23,6 +23,16 @@ NO_CIRCUIT = 0xFFFF
 UNKNOWN_TYPE = 255
 
 
+def distinct(values: npt.NDArray[Any]) -> list[int]:
+    """The different values of a column that is usually all one."""
+    if not len(values):
+        return []
+    if (values == values[0]).all():
+        return [int(values[0])]
+    different: list[int] = np.unique(values).tolist()
+    return different
+
+
 class State(IntEnum):
     """Where a channel is on its way."""
 
@@ -214,7 +224,7 @@ class Channels(Table):
             block, starts = self._block(int(chunks[0]), search)
             if (np.diff(places) == 1).all():
                 return block[starts[places[0]] : starts[places[-1] + 1]]
-        parts = []
+        parts: list[bytes] = []
         for chunk in np.unique(chunks).tolist():
             block, starts = self._block(chunk, search)
             parts.extend(block[starts[first] : starts[end]] for first, end in runs(np.sort(places[chunks == chunk])))
@@ -369,7 +379,9 @@ class Requests(Table):
         self._make_room(first, n)
         self._next = first + n
         ids = np.arange(first, first + n, dtype=np.uint32)
-        rows = ids & np.uint32(self.capacity - 1)
+        begin = first & (self.capacity - 1)
+        wraps = begin + n > self.capacity
+        rows = ids & np.uint32(self.capacity - 1) if wraps else slice(begin, begin + n)
         self.id[rows] = ids
         self.slot[rows] = slots
         self.circuit[rows] = NO_CIRCUIT
@@ -386,7 +398,8 @@ class Requests(Table):
     def rows(self, ids: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
         """The rows of the ids that are outstanding; the others are left out."""
         rows = ids.astype(np.int64) & (self.capacity - 1)
-        return rows[(self.kind[rows] != 0) & (self.id[rows] == ids)]
+        outstanding: npt.NDArray[np.int64] = rows[(self.kind[rows] != 0) & (self.id[rows] == ids)]
+        return outstanding
 
     def release(self, rows: npt.NDArray[np.integer] | int) -> None:
         """These requests were answered, failed or given up."""
@@ -400,8 +413,9 @@ class Requests(Table):
         """Grow the ring until the rows of `n` ids from `first` are free."""
         while True:
             if n <= self.capacity:
-                rows = np.arange(first, first + n, dtype=np.int64) & (self.capacity - 1)
-                if not self.kind[rows].any():
+                begin = first & (self.capacity - 1)
+                wrapped = max(begin + n - self.capacity, 0)
+                if not self.kind[begin : begin + n].any() and not self.kind[:wrapped].any():
                     return
             if self.capacity >= 1 << 28:
                 raise DaqcaError(f"{self.capacity} requests are outstanding: the servers do not answer")

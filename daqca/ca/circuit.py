@@ -19,7 +19,7 @@ from daqca.ca.protocol import HEADER_SIZE, Command
 from daqca.ca.requester import Requester
 from daqca.ca.stream import Payload, Positions, Stream
 from daqca.errors import ProtocolError
-from daqca.events import EVENT, BatchBuilder, Kind, Reason, Records
+from daqca.events import EVENT, BatchBuilder, Kind, Reason, Records, join, pick
 
 ECHO_TIMEOUT = 5.0
 """Seconds to wait for an echo before the server counts as unresponsive."""
@@ -135,9 +135,9 @@ class Circuit(Requester):
                 builder.extend(records)
             return
         decoded = [self._value_records(*part, builder) for part in parts]
-        merged = np.concatenate([records for records, _ in decoded])
         # Several forms, one order: that of the messages.
-        builder.extend(merged[np.argsort(np.concatenate([at for _, at in decoded]), kind="stable")])
+        order = np.argsort(np.concatenate([at for _, at in decoded]), kind="stable")
+        builder.extend(pick(join([records for records, _ in decoded]), order))
 
     def _value_records(
         self, command: int, messages: npt.NDArray[np.void], form: Layout, at: Positions, builder: BatchBuilder
@@ -325,7 +325,8 @@ class Circuit(Requester):
             cids = np.where(known, cids, 0)
             if not len(self._channels.names):
                 return known
-        return known & (self._channels.circuit[cids] == self.index)
+        mine: npt.NDArray[np.bool_] = known & (self._channels.circuit[cids] == self.index)
+        return mine
 
     def _access_rights(self, messages: npt.NDArray[np.void], builder: BatchBuilder) -> None:
         slots = messages["p1"].astype(np.uint32)

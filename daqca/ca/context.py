@@ -25,7 +25,7 @@ from daqca.ca.channels import NO_CIRCUIT, Slots, State
 from daqca.ca.circuit import Circuit, CircuitState
 from daqca.ca.registration import Registration
 from daqca.ca.settings import Settings
-from daqca.ca.shard import Address, Shard
+from daqca.ca.shard import Address, Register, Shard
 from daqca.ca.sockets import AGAIN, Link, udp_socket, user_name
 from daqca.errors import EngineClosedError, ProtocolError
 from daqca.events import Batch, Kind, Reason
@@ -37,9 +37,6 @@ log = logging.getLogger("daqca.ca")
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 _MAX_READS = 8
 _MAX_DATAGRAMS = 64
-
-Register = Callable[[int], None]
-"""Told the first of the request ids, before an answer to them can come."""
 
 _contexts: weakref.WeakSet[Context] = weakref.WeakSet()
 """The live contexts, only for the child of a fork, which must drop their sockets."""
@@ -113,7 +110,7 @@ class Context:
         """See `Shard.read`. ``register(first id)`` is called before any answer can come."""
         with self.lock:
             self._check_open()
-            register(self.shard.read(slots, dbr_type, count))
+            self.shard.read(slots, register, dbr_type, count, self._flush_all)
             self._pump()
 
     def read_one(self, slot: int, register: Register) -> None:
@@ -361,11 +358,14 @@ class Context:
                 self._wake()
         while shard.to_open:
             self._open(shard.to_open.pop(), now)
+        self._flush_all()
+        if shard.builder:
+            self._deliver_batch(shard.builder.build())
+
+    def _flush_all(self) -> None:
         for link in list(self._links.values()):
             if link.circuit.out:
                 self._flush(link)
-        if shard.builder:
-            self._deliver_batch(shard.builder.build())
 
     def _deliver_batch(self, batch: Batch) -> None:
         self.batches += 1

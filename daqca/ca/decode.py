@@ -17,6 +17,7 @@ from daqca.errors import ProtocolError
 from daqca.events import ELEMENT, EPICS_EPOCH_NS, EVENT, EVENT_BLOCK, BatchBuilder, Kind, Records
 
 ECA_NORMAL = 1
+TEXT_SIZE = ELEMENT[0].itemsize
 
 VALUE_OFFSET = (
     *(0, 0, 0, 0, 0, 0, 0),
@@ -44,7 +45,9 @@ class Layout(NamedTuple):
     """The whole message: ``p1``, ``p2``, ``status``, ``severity``, ``seconds``, ``nanoseconds``, ``data``."""
     dbr_type: int
     """As the event says it: the plain type of a value, or the type of metadata."""
-    count: int
+    elements: int
+    is_text: bool
+    """Whether it is one string, which the block keeps in 40 bytes however long it came."""
     inline: bool
     """Whether the value is a number in the record."""
     has_alarm: bool
@@ -94,7 +97,7 @@ def layout(data_type: int, count: int, size: int) -> Layout:
     dtype = np.dtype(
         {"names": list(names), "formats": list(formats), "offsets": list(offsets), "itemsize": HEADER_SIZE + size}
     )
-    return Layout(dtype, plain, count, inline, has_alarm, has_time, data_offset, data_length)
+    return Layout(dtype, plain, count, plain == 0 and count == 1, inline, has_alarm, has_time, data_offset, data_length)
 
 
 def data_records(
@@ -122,7 +125,7 @@ def data_records(
     records["slot"] = slots
     records["kind"] = kinds
     records["dbr_type"] = form.dbr_type
-    records["count"] = form.count
+    records["count"] = form.elements
     records["token"] = tokens
     if form.has_alarm:
         records["status"] = messages["status"]
@@ -142,10 +145,15 @@ def data_records(
         records["value"] = messages["data"]
     else:
         places = records.view(EVENT_BLOCK)
-        places["length"] = form.data_length
-        if form.data_length:
-            start, _ = builder.store(messages["data"].tobytes())
-            places["offset"] = start + np.arange(len(messages), dtype=np.uint32) * np.uint32(form.data_length)
+        data = messages["data"].tobytes() if form.data_length else b""
+        length = form.data_length
+        if form.is_text and length < TEXT_SIZE:
+            length = TEXT_SIZE
+            data = np.frombuffer(data, f"S{form.data_length}").astype(f"S{length}").tobytes() if data else b""
+        places["length"] = length
+        if data:
+            start, _ = builder.store(data)
+            places["offset"] = start + np.arange(len(messages), dtype=np.uint32) * np.uint32(length)
         else:
             places["offset"] = 0
     return records
@@ -170,7 +178,7 @@ def data_row(
     keep
         The payload is a buffer of its own that nobody will change: refer to it instead of copying.
     """
-    dbr_type, count = form.dbr_type, form.count
+    dbr_type, count = form.dbr_type, form.elements
     status = severity = timestamp = 0
     if form.has_time:
         if form.inline and dbr_type == 6:
@@ -190,7 +198,8 @@ def data_row(
         place = float(unpack(payload, begin)[0])
     else:
         data = memoryview(payload)[begin : begin + form.data_length]
-        place = builder.store(data if keep else bytes(data))
+        text = form.is_text and form.data_length < TEXT_SIZE
+        place = builder.store(bytes(data).ljust(TEXT_SIZE, b"\0") if text else data if keep else bytes(data))
     builder.rows.append((slot, kind, dbr_type, status & 0xFF, severity & 0xFF, timestamp, place, count, token))
 
 

@@ -40,7 +40,7 @@ class Requester:
 
     def queue(self, data: Buffer) -> None:
         """Put bytes into the queue of what is to be sent."""
-        view = memoryview(data).cast("B") if isinstance(data, np.ndarray) else memoryview(data)
+        view = memoryview(data.data).cast("B") if isinstance(data, np.ndarray) else memoryview(data)
         if len(view):
             self.out.append(view)
 

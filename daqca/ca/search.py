@@ -115,7 +115,8 @@ class Searcher:
         return out
 
     def _still_searching(self, slots: Slots) -> Slots:
-        return slots[self._channels.state[slots] == _SEARCHING]
+        left: Slots = slots[self._channels.state[slots] == _SEARCHING]
+        return left
 
     def _collect_due(self, now: float) -> None:
         due: dict[int, list[Slots]] = {}

@@ -6,14 +6,14 @@ The context above moves the bytes and knows the time; here is decided what they 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from daqca.ca import protocol
 from daqca.ca.beacons import BeaconTracker, parse_beacons
-from daqca.ca.channels import NO_CIRCUIT, Channels, RequestKind, Requests, Slots, State, Subscriptions
+from daqca.ca.channels import NO_CIRCUIT, Channels, RequestKind, Requests, Slots, State, Subscriptions, distinct
 from daqca.ca.circuit import ECA_DISCONN, Circuit, CircuitState, event_records, greeting
 from daqca.ca.search import Found, Searcher
 from daqca.ca.settings import Settings
@@ -23,6 +23,11 @@ from daqca.link import AUTO
 log = logging.getLogger("daqca.ca")
 
 Address = tuple[str, int]
+Register = Callable[[int], None]
+"""Told the first of the request ids, before an answer to them can come."""
+Flush = Callable[[], None] | None
+READ_PART = 4096
+"""So many reads are put on their way before the next are prepared."""
 _BEACON, _CONFIRM = int(protocol.Command.RSRV_IS_UP), int(protocol.Command.REPEATER_CONFIRM)
 _CONNECTED, _READ = int(State.CONNECTED), int(RequestKind.READ)
 RETRY_CIRCUIT = 1.0
@@ -96,32 +101,43 @@ class Shard:
 
     # --- requests -------------------------------------------------------------------------------
 
-    def read(self, slots: Slots, dbr_type: int = AUTO, count: int = 0) -> int:
+    def read(self, slots: Slots, register: Register, dbr_type: int = AUTO, count: int = 0, flush: Flush = None) -> None:
         """Ask for values; those of channels that are not connected are asked for when they are.
 
-        Returns
-        -------
-        The id of the first request; the others follow it, in the order of `slots`. The answers come as
-        READ or FAILED events with these ids as tokens.
+        Parameters
+        ----------
+        register
+            Called with the id of the first request; the others follow it, in the order of `slots`. The
+            answers come as READ or FAILED events with these ids as tokens.
+        flush
+            Called now and then while there is more to ask: a server can begin to answer meanwhile.
         """
+        if not len(slots):
+            register(0)
+            return
         ids = self.requests.add(slots, RequestKind.READ, dbr_type, count)
-        connected = self.channels.state[slots] == State.CONNECTED
+        register(int(ids[0]))
+        connected = self.channels.state[slots] == _CONNECTED
         if not connected.all():
             self.requests.waiting.add(slots[~connected], ids[~connected])
-            slots, sent = slots[connected], ids[connected]
-        else:
-            sent = ids
-        rows = sent.astype(np.int64) & (self.requests.capacity - 1)
-        indices = self.channels.circuit[slots]
-        for index in np.unique(indices).tolist():
-            self.circuits[index].send_reads(rows[indices == index])
-        return int(ids[0]) if len(ids) else 0
+            slots, ids = slots[connected], ids[connected]
+        for start in range(0, len(slots), READ_PART):
+            if start and flush is not None:
+                flush()
+            rows = ids[start : start + READ_PART].astype(np.int64) & (self.requests.capacity - 1)
+            indices = self.channels.circuit[slots[start : start + READ_PART]]
+            for index in distinct(indices):
+                # A flush may have found a circuit closed, and failed what was sent on it.
+                if index in self.circuits:
+                    self.circuits[index].send_reads(rows[indices == index])
 
     def read_one(self, slot: int) -> tuple[int, Circuit | None]:
         """`read` of a single slot: its id, and the circuit it was sent on, if it is connected."""
         channels = self.channels
         if channels.state[slot] != _CONNECTED:
-            return self.read(np.array([slot], np.uint32)), None
+            ids: list[int] = []
+            self.read(np.array([slot], np.uint32), ids.append)
+            return ids[0], None
         index = int(channels.circuit[slot])
         circuit = self.circuits[index]
         native, native_count = int(channels.native_type[slot]), int(channels.native_count[slot])
@@ -170,7 +186,7 @@ class Shard:
         if not len(ids):
             return
         indices = self.channels.circuit[self.subscriptions.slot[ids]]
-        for index in np.unique(indices).tolist():
+        for index in distinct(indices):
             if index in self.circuits:
                 self.circuits[index].cancel_subscriptions(ids[indices == index])
         self.subscriptions.remove(ids)
@@ -206,7 +222,7 @@ class Shard:
             self._fail_writes(slots[~connected], ids[~connected])
             slots, ids, values = slots[connected], ids[connected], values[connected]
         indices = self.channels.circuit[slots]
-        for index in np.unique(indices).tolist():
+        for index in distinct(indices):
             part = indices == index
             if notify:
                 self.requests.circuit[ids[part].astype(np.int64) & (self.requests.capacity - 1)] = index

@@ -1,4 +1,7 @@
-"""The sockets of a context: the TCP connection of a circuit, and the UDP socket of its searches. No threads, no policy."""
+"""The sockets of a context: the TCP connection of a circuit, and the UDP socket of its searches.
+
+No threads and no policy; when to read and what to do with it is in `context`.
+"""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ MIN_RUN = 4
 MIN_MIXED = 16
 """After so many single messages, what follows is sorted by form and then decoded in columns."""
 
-_READ_NOTIFY, _EVENT_ADD = int(Command.READ_NOTIFY), int(Command.EVENT_ADD)
+_VALUES = frozenset((int(Command.READ_NOTIFY), int(Command.EVENT_ADD)))
 
 Payload = bytearray | memoryview
 
@@ -145,7 +145,7 @@ class Stream:
             self._end = left
 
     def _begin_large(self, start: int, end: int, size: int, header: tuple[int, int, int, int, int]) -> None:
-        if header[0] not in (_READ_NOTIFY, _EVENT_ADD):
+        if header[0] not in _VALUES:
             raise ProtocolError(f"the server {self._name} sent message {header[0]} with a payload of {size} bytes")
         self._large = memoryview(np.empty(size, np.uint8).data)
         self._large[: end - start] = self._view[start:end]
@@ -178,7 +178,7 @@ class Stream:
         buffer = self._buffer
         if size == 0:
             self._receiver.controls(np.frombuffer(buffer, protocol.HEADER, n, pos).copy(), builder)
-        elif command == _EVENT_ADD or command == _READ_NOTIFY:
+        elif command in _VALUES:
             form = layout(data_type, count, size)
             messages = np.frombuffer(buffer, form.dtype, n, pos)
             self._receiver.values([(command, messages, form, np.arange(n))], builder)
@@ -195,7 +195,7 @@ class Stream:
         while end - pos >= HEADER_SIZE:
             command, size, data_type, count, _, _ = unpack(buffer, pos)
             following = pos + HEADER_SIZE + size
-            if (command != _EVENT_ADD and command != _READ_NOTIFY) or not 0 < size < LARGE or following > end:
+            if command not in _VALUES or not 0 < size < LARGE or following > end:
                 break
             groups.setdefault((command, data_type, count, size), []).append(pos)
             pos = following

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,14 +23,26 @@ from daqca.errors import (
     PVTimeoutError,
     RefusedError,
 )
-from daqca.events import ALL_SLOTS, ELEMENT, EVENT, EVENT_BLOCK, Batch, BatchBuilder, Kind, Records, decode, has_block
+from daqca.events import (
+    ALL_SLOTS,
+    ELEMENT,
+    EVENT,
+    EVENT_BLOCK,
+    Batch,
+    BatchBuilder,
+    Kind,
+    Records,
+    decode,
+    has_block,
+    pick,
+)
 from daqca.link import Link
 from daqca.reading import Reading, Value, decode_text
 
 Slots = npt.NDArray[np.uint32]
 _UNMAPPED = 0xFFFFFFFF
 # Plain numbers: looking a member up in an enum costs more than the rest of a small batch.
-_READ, _FAILED = int(Kind.READ), int(Kind.FAILED)
+_READ, _UPDATE, _FAILED = int(Kind.READ), int(Kind.UPDATE), int(Kind.FAILED)
 _ANSWERS = frozenset((_READ, int(Kind.WRITTEN), _FAILED))
 _FLOATS = (2, 6)
 
@@ -73,18 +86,18 @@ class Shard:
         known = local < len(self._map)
         slots = np.where(known, self._map[np.where(known, local, 0)], _UNMAPPED)
         early = (slots == _UNMAPPED) & ~everyone
-        mapped = records.copy()
-        mapped["slot"] = slots
         if early.any():
-            self._early.append(Batch(records[early], batch.block))
-            mapped = mapped[~early]
+            self._early.append(batch.select(early))
+            records, slots = pick(records, ~early), slots[~early]
+        mapped = pick(records, np.ones(len(records), np.bool_))
+        mapped["slot"] = slots
         return Batch(mapped, batch.block)
 
 
 class Delivery:
     """Lands batches. `lock` is the engine's, taken inside that of the link, never around it."""
 
-    def __init__(self, lock: threading.RLock, table: Table):  # type: ignore[valid-type]
+    def __init__(self, lock: AbstractContextManager[Any], table: Table):
         self.events = 0
         self.batches = 0
         self.lost = 0
@@ -124,8 +137,6 @@ class Delivery:
 
     def _answer_rows(self, link: Link, batch: Batch) -> None:
         for row in batch.rows():
-            if row[1] == _READ and row[2] < 7:
-                self._table.value_row(row, batch)
             if row[8]:
                 link.operations.answer_row(row, batch)
             elif row[1] == _FAILED:
@@ -133,34 +144,30 @@ class Delivery:
 
     def _columns(self, link: Link, batch: Batch) -> None:
         records = batch.records
-        self._grow(records)
         kinds = records["kind"]
-        if len(records) and (kinds == Kind.UPDATE).all():
+        first = kinds[0]
+        if (kinds == first).all() and first in (_UPDATE, _READ):
+            if first == _READ:
+                link.operations.answer(records, batch)
+                return
             self._table.values(records, batch)
         else:
             self._mixed(link, records, kinds, batch)
         for subscription in self._subscriptions:
             subscription.offer(records, batch)
 
-    def _grow(self, records: Records) -> None:
-        slots = records["slot"]
-        high = int(slots.max(initial=0))
-        if high == ALL_SLOTS:
-            high = int(slots[slots != ALL_SLOTS].max(initial=0))
-        self._table.grow(high + 1)
-
     def _mixed(self, link: Link, records: Records, kinds: npt.NDArray[np.uint8], batch: Batch) -> None:
-        valued = (kinds == Kind.UPDATE) | ((kinds == Kind.READ) & (records["dbr_type"] < 7))
-        if valued.any():
-            self._table.values(records if valued.all() else records[valued], batch)
+        updates = kinds == Kind.UPDATE
+        if updates.any():
+            self._table.values(pick(records, updates), batch)
         changes = (kinds == Kind.CONNECTED) | (kinds == Kind.DISCONNECTED) | (kinds == Kind.ACCESS)
         if changes.any():
-            self._table.connections(records[changes])
+            self._table.connections(pick(records, changes))
             for wait in self._connecting:
                 wait.look()
         answers = (kinds == Kind.READ) | (kinds == Kind.WRITTEN) | (kinds == Kind.FAILED)
         if answers.any():
-            mine = records[answers & (records["token"] != 0)]
+            mine = pick(records, answers & (records["token"] != 0))
             self.puts_refused += int(answers.sum()) - len(mine)
             link.operations.answer(mine, batch)
         lost = kinds == Kind.LOST
@@ -248,7 +255,7 @@ class Delivery:
         verb = {"get": "read", "put": "write"}.get(operation, operation)
         if row is not None:
             number = int(row[3])  # type: ignore[call-overload]
-            if number == NO_READ_ACCESS or number == NO_WRITE_ACCESS:
+            if number in (NO_READ_ACCESS, NO_WRITE_ACCESS):
                 return AccessRightsError(
                     f"cannot {verb} {name}: its server does not give this client the access; ask who configures the "
                     "access security of that IOC",

@@ -312,8 +312,7 @@ class Engine:
                 inside = slots < len(users)
                 monitored |= inside & (users[np.where(inside, slots, 0)] > 0)
             last = self._table.last[slots]
-            taken = monitored & (last["kind"] != 0)
-            last["kind"][taken] = Kind.UPDATE
+            taken: npt.NDArray[np.bool_] = monitored & (last["kind"] != 0)
             collected.take(np.flatnonzero(taken), last[taken], slots[taken], self._table)
             return taken
 
@@ -408,7 +407,7 @@ class Engine:
         """
         unique = list(dict.fromkeys(names))
         slots = self.slots(unique)
-        target = sink if hasattr(sink, "deliver") else CallbackSink(sink, self._dispatcher)  # type: ignore[arg-type]
+        target = sink if hasattr(sink, "deliver") else CallbackSink(sink, self._dispatcher)
         subscription = Subscription(unique, slots, target, int(mask))
         with self._subscribing:
             new = self._count_monitors(slots, int(mask), 1)
@@ -435,6 +434,7 @@ class Engine:
                 if users is not None:
                     grown[: len(users)] = users
                 users = self._monitored[mask] = grown
+            turned: npt.NDArray[np.bool_]
             if change > 0:
                 turned = users[slots] == 0
                 users[slots] += np.uint32(1)
@@ -450,7 +450,8 @@ class Engine:
         """
         from daqca.recording import record
 
-        return record(self, path, names, **options)
+        recording: Recording = record(self, path, names, **options)
+        return recording
 
     # --- the engine itself ----------------------------------------------------------------------
 
@@ -493,4 +494,5 @@ def _assign(names: Sequence[str], shards: int) -> npt.NDArray[np.uint8]:
         return np.zeros(len(names), np.uint8)
     crc32 = zlib.crc32
     hashes = np.fromiter((crc32(name.partition(".")[0].encode()) for name in names), np.uint32, len(names))
-    return (hashes % np.uint32(shards)).astype(np.uint8)
+    numbers: npt.NDArray[np.uint8] = (hashes % np.uint32(shards)).astype(np.uint8)
+    return numbers

@@ -11,11 +11,12 @@ import numpy.typing as npt
 from daqca.ca.dbr import decode_metadata
 from daqca.ca.eca import ECA, message_number
 from daqca.engine.table import Table
-from daqca.events import EVENT, EVENT_BLOCK, Batch, BatchBuilder, Kind, Records, has_block, has_number
+from daqca.events import EVENT, EVENT_BLOCK, Batch, BatchBuilder, Kind, Records, has_block, has_number, pick, place
 from daqca.operations import Operation
 from daqca.outcome import Outcome
 from daqca.reading import Metadata
 from daqca.snapshot import MetadataColumns, Snapshot
+from daqca.snapshot.container import Datum
 
 NO_READ_ACCESS = message_number(ECA.NORDACCESS)
 NO_WRITE_ACCESS = message_number(ECA.NOWTACCESS)
@@ -40,7 +41,7 @@ class Collected:
 
     def put(self, positions: Positions, records: Records, batch: Batch) -> None:
         """Take in answers."""
-        self.records[positions] = records
+        place(self.records, positions, records)
         blocked = has_block(records)
         if blocked.any():
             self._block_of[positions[blocked]] = len(self._blocks)
@@ -56,10 +57,10 @@ class Collected:
         batch = builder.build()
         self.put(positions, batch.records, batch)
 
-    def data(self) -> dict[int, tuple[int, int, memoryview]]:
+    def data(self) -> dict[int, Datum]:
         """By position: DBR type, count and bytes of what is not a number."""
         rows = np.flatnonzero(has_block(self.records))
-        part = self.records[rows]
+        part = pick(self.records, rows)
         places = part.view(EVENT_BLOCK)
         blocks = [memoryview(block) for block in self._blocks]
         return {
@@ -172,9 +173,9 @@ def make_metadata(collected: Collected) -> MetadataColumns:
     return columns
 
 
-def metadata_of(dbr_type: int, payload: bytes | memoryview) -> Metadata:
+def metadata_of(dbr_type: int, payload: bytes | bytearray | memoryview) -> Metadata:
     """The metadata of one DBR_CTRL structure."""
-    known = decode_metadata(dbr_type, payload)
+    known = decode_metadata(dbr_type, memoryview(payload))
     limits = {
         name: value
         for name in Metadata.__dataclass_fields__

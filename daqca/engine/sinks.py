@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daqca.engine.dispatcher import Dispatcher
-from daqca.events import ALL_SLOTS, Batch, Kind, Records
+from daqca.events import ALL_SLOTS, Batch, Kind, Records, pick
 
 
 class Sink(Protocol):
@@ -76,9 +76,8 @@ class Subscription:
         if not mine.any():
             return
         if not mine.all():
-            records, places = records[mine], places[mine]
-        else:
-            records = records.copy()
+            places = places[mine]
+        records = pick(records, mine)
         records["slot"] = places
         self.events += len(records)
         self._sink.deliver(Batch(records, batch.block))

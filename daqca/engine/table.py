@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from daqca.events import EVENT, EVENT_BLOCK, Batch, Kind, Records, has_block
+from daqca.events import EVENT, EVENT_BLOCK, Batch, Kind, Records, has_block, pick, place
 from daqca.reading import UNKNOWN_TYPE
 
 U1 = npt.NDArray[np.uint8]
@@ -69,19 +68,19 @@ class Table:
         self.capacity = capacity
 
     def values(self, records: Records, batch: Batch) -> None:
-        """Take in events that carry values (UPDATE, READ), oldest first."""
+        """Take in UPDATE events, oldest first."""
         slots = records["slot"]
         # Where a slot occurs twice, the later record wins: NumPy assigns in order.
-        self.last[slots] = records
+        place(self.last, slots, records)
         blocked = has_block(records)
         if not blocked.any():
             return
-        part = records if blocked.all() else records[blocked]
+        part = records if blocked.all() else pick(records, blocked)
         strings = (part["dbr_type"] == 0) & (part["count"] == 1)
         strings &= part.view(EVENT_BLOCK)["length"] == self.text.itemsize
         if strings.any():
-            self._texts(part if strings.all() else part[strings], batch)
-            part = part[~strings]
+            self._texts(part if strings.all() else pick(part, strings), batch)
+            part = pick(part, ~strings)
         if len(part):
             places = part.view(EVENT_BLOCK)
             for slot, dbr_type, count, offset, length in zip(
@@ -112,18 +111,6 @@ class Table:
             return 0, 1, bytes(self.text[slot]).ljust(self.text.itemsize, b"\0")
         return self.data[slot]
 
-    def value_row(self, row: tuple[Any, ...], batch: Batch) -> None:
-        """`values` for one row."""
-        slot, value = row[0], row[6]
-        if isinstance(value, tuple):
-            self.last[slot] = (*row[:6], 0.0, *row[7:])
-            if row[2] == 0 and row[7] == 1:
-                self.values(Batch(rows=[row]).records, batch)
-            else:
-                self._keep(slot, row[2], row[7], batch.data(*value), len(batch.block))
-        else:
-            self.last[slot] = row
-
     def _keep(self, slot: int, dbr_type: int, count: int, data: memoryview, block_size: int) -> None:
         # A small part of a large block is copied, so that it does not keep the whole block in memory.
         self.data[slot] = (dbr_type, count, data if 2 * len(data) > block_size else bytes(data))
@@ -131,7 +118,7 @@ class Table:
     def connections(self, records: Records) -> None:
         """Take in CONNECTED, DISCONNECTED and ACCESS events, oldest first."""
         for kind in np.unique(records["kind"]).tolist() if len(records) > 1 else [int(records["kind"][0])]:
-            part = records[records["kind"] == kind]
+            part = pick(records, records["kind"] == kind)
             slots = part["slot"]
             if kind == Kind.CONNECTED:
                 self.native_type[slots] = part["dbr_type"]
@@ -140,6 +127,6 @@ class Table:
             elif kind == Kind.ACCESS:
                 self.access[slots] = part["status"]
         # Of several changes of one channel the last one counts.
-        changes = records[records["kind"] != Kind.ACCESS]
+        changes = pick(records, records["kind"] != Kind.ACCESS)
         state = np.where(changes["kind"] == Kind.CONNECTED, ChannelState.CONNECTED, ChannelState.LOST)
         self.state[changes["slot"]] = state
