@@ -50,6 +50,6 @@ def judge_frames(path: Path, pattern: FramePattern, frames: int) -> tuple[int, s
             file["entry/arrays"].visititems(look)
         except ValueError as error:
             return frames - len(found), str(error)
-    numbers = [number for number in found if number]
-    lost = frames - len(set(numbers) & set(range(1, frames + 1)))
-    return lost, "" if numbers == sorted(set(numbers)) else "frames are out of order or come twice"
+    series = found[1:] if found[:1] != [1] else found  # the first is what the camera showed before, if it did
+    lost = frames - len(set(series) & set(range(1, frames + 1)))
+    return lost, "" if series == sorted(set(series)) else "frames are out of order or come twice"

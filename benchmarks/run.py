@@ -57,12 +57,15 @@ ROWS = {
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="2,000 PVs and 3 runs, to try it out; nothing is written.")
+@click.option("--quick", is_flag=True, help="2,000 PVs and 3 runs, to try it out.")
 @click.option("--only", multiple=True, type=click.Choice(list(ROWS)), help="Only this row; may be given again.")
 @click.option("--runs", default=5, show_default=True, help="Measurements of each client in each row.")
-@click.option("--client", multiple=True, help="Only clients whose name begins so; nothing is written.")
+@click.option("--client", multiple=True, help="Only clients whose name begins so; may be given again.")
 def main(quick: bool, only: tuple[str, ...], runs: int, client: tuple[str, ...]) -> None:
-    """Measure, print the tables, and write them to results.json and README.md beside this file."""
+    """Measure, print the tables, and write them to results.json and README.md beside this file.
+
+    Fewer than 5 runs, or not all clients, are for trying things out: nothing is written then.
+    """
     pvs = 20_000
     if quick:
         runs, pvs = min(runs, 3), 2_000
@@ -78,7 +81,7 @@ def main(quick: bool, only: tuple[str, ...], runs: int, client: tuple[str, ...])
             how = " ".join((row.measure.__doc__ or "").split())
             results[key] = report.as_result(row.title, row.aim, how, runs, pvs, found.measurements)
             say(f"  {time.perf_counter() - start:.0f} s\n\n{report.table(results[key])}")
-            if not quick and not client:
+            if not quick and not client and runs >= 5:
                 report.write_readme(report.keep(results), list(ROWS))
     say(summary(results))
 

@@ -12,7 +12,7 @@ from .build_c import program
 from .processes import ClientProcess, Result, command_line, descendants, total_cpu
 from .recorded import judge_counters, judge_frames
 from .results import Results
-from .rows import ONE_WORKER, SUBSCRIBERS
+from .rows import DAQCA, ONE_WORKER, SUBSCRIBERS
 
 COUNTER = SUBSCRIBERS[0]
 
@@ -58,7 +58,7 @@ def recording(bench: Bench, results: Results) -> None:
     with bench.process([program("put"), "put", str(bench.counters)]) as putter:
         putter.answer()
         for label, how in PUTS.items():
-            for client in bench.rounds((COUNTER, ONE_WORKER)):
+            for client in bench.rounds((COUNTER, DAQCA, ONE_WORKER)):
                 with results.tolerate(client.name, f"updates/s{label}", ""):
                     if client is COUNTER:
                         count(bench, client, putter, how, results, label)
@@ -129,7 +129,7 @@ def frames(bench: Bench, results: Results) -> None:
         shot[::2] = [f"BENCH:cam1:{name}" for name in shot[::2]]
         with bench.process([program("set"), *shot], environment=environment) as trigger:
             trigger.answer()
-            for client in bench.rounds((COUNTER, ONE_WORKER)):
+            for client in bench.rounds((COUNTER, DAQCA, ONE_WORKER)):
                 with results.tolerate(client.name, "frames/s", ""):
                     shoot(bench, client, camera, names, trigger, environment, results)
 
