@@ -96,8 +96,8 @@ def run(args: Sequence[str] | None = None) -> int:
             # click's word for Ctrl-C; what was interrupted stands behind it.
             return _told(error.__cause__ or error.__context__ or KeyboardInterrupt())
         except SystemExit as error:
-            # click leaves so when whoever read the output has gone.
-            return _told(error.__context__ or error)
+            # Only click leaves so, and only when whoever read the output has gone.
+            return _told(BrokenPipeError(str(error)))
         except click.ClickException as error:
             path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "daqca"
             click.echo(f"{path}: {error.format_message().rstrip('.')} (see {path} --help)", err=True)

@@ -53,9 +53,9 @@ def monitor(
     wanted = collect_names(names, files)
     show = _Lines(as_json, as_number)
     with open_engine(workers) as engine:
-        first = _first_look(engine, wanted.names, timeout)
+        first = _first_look(engine, wanted, timeout)
         inbox = _Inbox()
-        with engine.subscribe(wanted.names, inbox) as subscription:
+        with engine.subscribe(wanted, inbox) as subscription:
             updates = _Updates(list(subscription.names), first)
             deadline = None if duration is None else time.monotonic() + duration
             seen = 0
@@ -70,7 +70,7 @@ def monitor(
     return ExitCode.OK if first.ok.all() else ExitCode.MISSING
 
 
-def _first_look(engine: Engine, names: tuple[str, ...], timeout: float) -> Snapshot:
+def _first_look(engine: Engine, names: list[str], timeout: float) -> Snapshot:
     """Connect, learn units and states, and name what is missing."""
     from daqca.cli.output import ProgressBar, note_missing
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from daqca.cli.output import note
-from daqca.namelist import NameList, read_names
+from daqca.namelist import read_names
 
 if TYPE_CHECKING:
     from daqca.engine import Engine
@@ -67,7 +67,7 @@ def with_json(command: _Command) -> _Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)
 
 
-def collect_names(names: Sequence[str], files: Sequence[str]) -> NameList:
+def collect_names(names: Sequence[str], files: Sequence[str]) -> list[str]:
     """The names of the arguments and the files, each once; what was left out is said on stderr.
 
     Raises
@@ -84,11 +84,13 @@ def collect_names(names: Sequence[str], files: Sequence[str]) -> NameList:
         collected = collected + read_names(file)
     if not collected.is_clean:
         note(collected.summary())
-    return collected
+    return list(collected)
 
 
 def open_engine(workers: int) -> Engine:
     """An engine in this process, or through so many workers."""
+    from daqca.cli.output import log_in_lines
     from daqca.engine import Engine
 
+    log_in_lines()
     return Engine(workers=workers)

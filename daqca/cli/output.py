@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 SHOWN_MISSING = 20
 _PROGRESS_AFTER = 0.5
 _PIPE_WIDTH = 200
+_WIDEST = 48  # a longer cell stands out of its column, and makes no other line long
 
 
 def note(text: str) -> None:
@@ -38,11 +40,14 @@ def print_json_line(value: Any) -> None:
 
 
 def console(stderr: bool = False) -> Console:
-    """A rich console; wide where the output is not a terminal, so that nothing is cut."""
+    """A rich console; wide where the output is not a terminal, so that nothing is cut.
+
+    Without emoji, for ``:b:`` in the name of a PV is no emoji. What is not ours must still be escaped.
+    """
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else _PIPE_WIDTH, highlight=False)
+    return Console(file=stream, width=None if stream.isatty() else _PIPE_WIDTH, highlight=False, emoji=False)
 
 
 def print_lines(rows: Iterable[Sequence[str]]) -> None:
@@ -50,7 +55,7 @@ def print_lines(rows: Iterable[Sequence[str]]) -> None:
     rows = list(rows)
     if not rows:
         return
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [min(max(map(len, column)), _WIDEST) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     click.echo("\n".join(lines))
 
@@ -66,6 +71,37 @@ def note_missing(missing: Mapping[str, Outcome]) -> None:
 def file_size(size: int) -> str:
     """A number of bytes as people read it."""
     return f"{size:,} bytes" if size < 10_000 else f"{size / 1e6:,.2f} MB"
+
+
+def log_in_lines() -> None:
+    """Have what daqca logs appear on stderr as notes are: a line each, and the same line once.
+
+    With DAQCA_DEBUG set it appears in full, tracebacks and repetitions included.
+    """
+    import logging
+
+    class Lines(logging.StreamHandler[Any]):
+        """Prints a message when it is new."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self._said: set[str] = set()
+            self.setFormatter(logging.Formatter("daqca: %(message)s"))
+
+        def emit(self, record: logging.LogRecord) -> None:
+            if not os.environ.get("DAQCA_DEBUG"):
+                text = record.getMessage()
+                if text in self._said:
+                    return
+                self._said.add(text)
+                record.msg, record.args = text.splitlines()[0] if text else "", ()
+                record.exc_info = record.exc_text = record.stack_info = None
+            super().emit(record)
+
+    log = logging.getLogger("daqca")
+    if not log.handlers:
+        log.addHandler(Lines())
+        log.propagate = False
 
 
 class ProgressBar:

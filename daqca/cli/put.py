@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +13,10 @@ from daqca.outcome import Outcome
 
 if TYPE_CHECKING:
     from daqca.engine import Engine
+    from daqca.reading import Reading
+
+
+_DONE = (Outcome.OK, Outcome.SENT)
 
 
 @click.command(
@@ -22,6 +27,7 @@ Examples:
   daqca put BL7:m1.VAL -3            a negative number is no option
   daqca put BL7:shutter Open         an enum by its state, or by its number
   daqca put BL7:wave 1 2 3 4         several values make an array
+  daqca put BL7:title -- "-h-"       a text that begins with a dash
   daqca put --no-wait -f shutters.txt Close
 """,
 )
@@ -52,36 +58,28 @@ def put(words: tuple[str, ...], files: tuple[str, ...], wait: bool, as_json: boo
         raise click.UsageError("no value to write: daqca put NAME VALUE, or daqca put --file NAMES.TXT VALUE")
     wanted = collect_names(names, files)
     with open_engine(workers) as engine:
-        outcomes = _put(engine, wanted.names, value, wait, timeout)
+        outcomes = _put(engine, wanted, value, wait, timeout)
         _report(engine, outcomes, wait, as_json, timeout)
-    done = Outcome.OK if wait else Outcome.SENT
-    return ExitCode.OK if all(outcome in (done, Outcome.OK) for outcome in outcomes.values()) else ExitCode.MISSING
+    return ExitCode.OK if all(outcome in _DONE for outcome in outcomes.values()) else ExitCode.MISSING
 
 
-def _put(
-    engine: Engine, names: tuple[str, ...], words: tuple[str, ...], wait: bool, timeout: float
-) -> dict[str, Outcome]:
-    """Write the value, in each PV's own type; what could not be written has the reason."""
+def _put(engine: Engine, names: list[str], words: Sequence[str], wait: bool, timeout: float) -> dict[str, Outcome]:
+    """Write the value, and say on stderr what was wrong with it; returns what became of each PV."""
+    from daqca.ca import eca
     from daqca.cli.output import ProgressBar, note
     from daqca.cli.values import parse_value
-    from daqca.errors import ConversionError
 
     with ProgressBar("connecting") as progress:
         channels = engine.connect(names, timeout=timeout, progress=progress)
-    outcomes = {channel.name: channel.outcome for channel in channels}
-    values = {}
-    for channel in channels:
-        if channel.outcome == Outcome.OK and channel.native_type is not None:
-            try:
-                values[channel.name] = parse_value(words, channel.name, channel.native_type, channel.native_count)
-            except ConversionError as error:
-                note(str(error))
-                outcomes[channel.name] = Outcome.BAD_VALUE
-    if values:
-        result = engine.put_many(list(values), list(values.values()), wait=wait, timeout=timeout)
-        outcomes.update(
-            (name, Outcome(int(outcome))) for name, outcome in zip(result.names, result.outcome, strict=True)
-        )
+    outcomes: dict[str, Outcome] = {channel.name: channel.outcome for channel in channels}
+    there = [channel.name for channel in channels if channel.connected]
+    result = engine.put_many(there, [parse_value(words)] * len(there), wait=wait, timeout=timeout)
+    for name, outcome, number in zip(there, result.outcome.tolist(), result.eca.tolist(), strict=True):
+        outcomes[name] = Outcome(outcome)
+        if outcome == Outcome.REFUSED:
+            note(f"{name}: its server says: {eca.message(eca.from_number(number))}")
+    for text in result.errors.values():
+        note(text)
     return outcomes
 
 
@@ -90,8 +88,8 @@ def _report(engine: Engine, outcomes: dict[str, Outcome], wait: bool, as_json: b
     from daqca.cli.output import note_missing, print_json, print_lines
     from daqca.cli.values import value_text
 
-    written = [name for name, outcome in outcomes.items() if outcome in (Outcome.OK, Outcome.SENT)]
-    now = engine.snapshot(written, timeout=timeout, form="ctrl") if written and wait else []
+    written = [name for name, outcome in outcomes.items() if outcome in _DONE]
+    now: Iterable[Reading] = engine.snapshot(written, timeout=timeout, form="ctrl") if written and wait else []
     if as_json:
         from daqca.snapshot.rows import plain
 

@@ -60,7 +60,7 @@ def get(
     from daqca.reading import type_name
 
     wanted = collect_names(names, files)
-    snapshot = _read(wanted.names, timeout, workers)
+    snapshot = _read(wanted, timeout, workers)
     if as_json:
         from daqca.snapshot.rows import rows_of
 
@@ -107,8 +107,8 @@ def info(
 
     wanted = collect_names(names, files)
     with open_engine(workers) as engine:
-        snapshot = engine.snapshot(wanted.names, timeout=timeout, form="ctrl")
-        channels = engine.channels(wanted.names)
+        snapshot = engine.snapshot(wanted, timeout=timeout, form="ctrl")
+        channels = engine.channels(wanted)
     if as_json:
         from daqca.snapshot.rows import rows_of
 
@@ -122,7 +122,7 @@ def info(
     return _code(snapshot)
 
 
-def _read(names: tuple[str, ...], timeout: float, workers: int) -> Snapshot:
+def _read(names: list[str], timeout: float, workers: int) -> Snapshot:
     from daqca.cli.output import ProgressBar
 
     with open_engine(workers) as engine, ProgressBar("reading") as progress:
@@ -168,9 +168,9 @@ def _metadata_rows(reading: Reading) -> Iterator[tuple[str, Any]]:
         yield "units", reading.units
     if reading.precision is not None:
         yield "precision", reading.precision
-    for label in ("disp", "ctrl", "alarm", "warning"):
-        lower = getattr(reading.metadata, f"lower_{label}_limit")
-        upper = getattr(reading.metadata, f"upper_{label}_limit")
+    for label, key in (("display", "disp"), ("control", "ctrl"), ("alarm", "alarm"), ("warning", "warning")):
+        lower = getattr(reading.metadata, f"lower_{key}_limit")
+        upper = getattr(reading.metadata, f"upper_{key}_limit")
         if lower == lower or upper == upper:  # NaN: the type has none, or the record sets none
             yield f"{label} limits", f"{lower:g} to {upper:g}"
     for number, state in enumerate(reading.enum_strings):

@@ -89,8 +89,8 @@ def record(
         "frame_compression": None if compress_frames == "none" else compress_frames,
     }
     with open_engine(workers) as engine:
-        missing = _connect(engine, wanted.names, timeout)
-        with engine.record(output, wanted.names, **options) as recording:
+        missing = _connect(engine, wanted, timeout)
+        with engine.record(output, wanted, **options) as recording:
             interrupt = _watch(recording, duration)
             stats = _stop(recording)
     _report(stats, interrupt is not None, as_json)
@@ -101,13 +101,15 @@ def record(
     return ExitCode.MISSING if missing or stats.lost else ExitCode.OK
 
 
-def _connect(engine: Engine, names: tuple[str, ...], timeout: float) -> dict[str, Outcome]:
+def _connect(engine: Engine, names: list[str], timeout: float) -> dict[str, Outcome]:
     """Connect, and name what is missing."""
     from daqca.cli.output import ProgressBar, note, note_missing
 
     with ProgressBar("connecting") as progress:
         channels = engine.connect(names, timeout=timeout, progress=progress)
-    missing = {channel.name: channel.outcome for channel in channels if channel.outcome != Outcome.OK}
+    missing: dict[str, Outcome] = {
+        channel.name: channel.outcome for channel in channels if channel.outcome != Outcome.OK
+    }
     note_missing(missing)
     if missing:
         note(f"{len(missing):,} of {len(channels):,} PVs are missing; they are recorded from when they come")

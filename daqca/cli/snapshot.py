@@ -56,7 +56,7 @@ def snapshot(
         check_target(output, overwrite)
     wanted = collect_names(names, files)
     with open_engine(workers) as engine, ProgressBar("reading") as progress:
-        taken = engine.snapshot(wanted.names, timeout=timeout, form="ctrl" if ctrl else "time", progress=progress)
+        taken = engine.snapshot(wanted, timeout=timeout, form="ctrl" if ctrl else "time", progress=progress)
     if output is not None:
         taken.save(output, overwrite)
     if as_json:

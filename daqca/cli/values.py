@@ -1,17 +1,17 @@
-"""Values as the commands print them, and values from the words of a command line."""
+"""Values as the commands print them, and the value that the words of a command line mean."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 
-from daqca.errors import ConversionError
-from daqca.reading import FLOAT_TYPES, Reading, decode_text, severity_name, status_name
+from daqca.reading import Reading, decode_text, severity_name, status_name
 
-STRING, ENUM, CHAR = 0, 3, 4
+CHAR = 4
 DEFAULT_ELEMENTS = 100
 
 
@@ -65,37 +65,14 @@ def local_time(timestamp: int) -> str:
     return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}.{ns // 1000:06d}"
 
 
-def parse_value(words: tuple[str, ...], pvname: str, native_type: int, native_count: int) -> Any:
-    """The value that the words of a command line mean for a PV of this type.
+def parse_value(words: Sequence[str]) -> str | list[str] | list[float]:
+    """The value that the words of a command line mean: one is itself, several are an array, of numbers if all are.
 
-    Numbers may be written as in Python (``0x1F``, ``1e-3``); an enum takes a number or a state's name; a CHAR
-    array takes numbers, or one word that is no number as its text.
-
-    Raises
-    ------
-    ConversionError
-        If a word is no value of this type.
+    What fits which PV, and that ``0x1F`` is a number too, is known where values are sent.
     """
-    if native_type == CHAR and native_count > 1 and len(words) == 1 and not _is_integer(words[0]):
+    if len(words) == 1:
         return words[0]
-    if native_count > 1 or len(words) > 1:
-        return [_parse(word, pvname, native_type) for word in words]
-    return _parse(words[0], pvname, native_type)
-
-
-def _is_integer(word: str) -> bool:
     try:
-        int(word, 0)
+        return [float(word) for word in words]
     except ValueError:
-        return False
-    return True
-
-
-def _parse(word: str, pvname: str, native_type: int) -> Any:
-    if native_type == STRING or (native_type == ENUM and not _is_integer(word)):
-        return word
-    try:
-        return float(word) if native_type in FLOAT_TYPES else int(word, 0)
-    except ValueError:
-        kind = "a number" if native_type in FLOAT_TYPES else "a whole number"
-        raise ConversionError(f"{pvname} takes {kind}, and {word!r} is none", pvname=pvname, operation="put") from None
+        return list(words)

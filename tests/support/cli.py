@@ -38,12 +38,18 @@ def environ(extra: dict[str, str] | None = None) -> dict[str, str]:
 
 
 def daqca(
-    *args: object, stdin: str | bytes = b"", env: dict[str, str] | None = None, timeout: float = 50.0, cwd: Any = None
+    *args: object,
+    stdin: str | bytes = b"",
+    env: dict[str, str] | None = None,
+    timeout: float = 50.0,
+    cwd: Any = None,
+    file_limit: int | None = None,
 ) -> Done:
-    """Run ``daqca args...`` to its end."""
+    """Run ``daqca args...`` to its end; `file_limit` is the size in bytes that no file of it can exceed."""
     content = stdin.encode() if isinstance(stdin, str) else stdin
+    limit = [] if file_limit is None else ["prlimit", f"--fsize={file_limit}"]
     done = subprocess.run(
-        [*COMMAND, *map(str, args)],
+        [*limit, *COMMAND, *map(str, args)],
         input=content,
         capture_output=True,
         env=environ(env),

@@ -1,0 +1,161 @@
+"""``daqca record`` and ``daqca demo`` end to end, with Ctrl-C, a full disk, and files that are read back."""
+
+import re
+import signal
+
+import numpy as np
+import pytest
+from support.cli import daqca, daqca_running, ended
+
+from daqca.cli.codes import ExitCode
+from daqca.recording import RecordingFile
+from daqca.snapshot import Snapshot
+
+
+def numbers_of(out: str) -> dict[str, str]:
+    """The rows of the table at the end."""
+    return dict(re.findall(r"^([a-zP][a-zA-Z ]+?) {2,}(\S.*)$", out, re.MULTILINE))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_everything_that_changes_is_in_the_file(ioc, tmp_path, workers):
+    path, names = tmp_path / "run.h5", ioc.database.changing_names
+    done = daqca("record", *names, "-o", path, "-d", 1.5, "--workers", workers)
+    assert (done.code, done.err) == (0, ""), done
+    table = numbers_of(done.out)
+    assert table["PVs"] == str(len(names))
+    assert table["updates lost"] == "0"
+    assert table["file read back and compared"] == "yes"
+    assert table["updates received"] == table["updates in the file"]
+    with RecordingFile(path) as file:
+        assert file.complete
+        series = file.all_scalars(names)
+        for name in names:
+            # 20 updates per second for one and a half seconds, and the first value.
+            assert len(series[name].values) >= 20, name
+            assert np.all(np.diff(series[name].values) == 1), name
+        assert sum(len(one.values) for one in series.values()) == int(table["updates in the file"].replace(",", ""))
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_cleanly_and_keeps_what_was_recorded(ioc, tmp_path, signum, code):
+    path, name = tmp_path / "run.h5", f"{ioc.prefix}tick00001"
+    with daqca_running("record", name, "-o", path, "--json") as process:
+        wait_for_updates(path, name, 5)
+        process.send_signal(signum)
+        done = ended(process)
+    assert done.code == code, done
+    assert done.err.strip() == f"daqca: stopped by request; what was recorded is kept in {path}"
+    stats = done.json
+    assert (stats["complete"], stats["lost"], stats["interrupted"]) == (True, 0, True)
+    with RecordingFile(path) as file:
+        values = file.scalars(name).values
+        assert len(values) == stats["written"] >= 5
+        assert np.all(np.diff(values) == 1)
+
+
+def wait_for_updates(path, name: str, count: int) -> None:
+    """Wait until so many updates of a PV can be read from a file that is being written."""
+    import time
+
+    from daqca.errors import RecordingError
+
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            with RecordingFile(path) as file:
+                if len(file.scalars(name).values) >= count:
+                    return
+        except RecordingError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"{count} updates of {name} did not come into {path}")
+
+
+def test_a_missing_pv_is_named_and_the_rest_recorded(ioc, tmp_path):
+    path, name = tmp_path / "run.h5", f"{ioc.prefix}tick00001"
+    done = daqca("record", name, f"{ioc.prefix}nobody", "-o", path, "-d", 0.5, "-w", 0.3)
+    assert done.code == ExitCode.MISSING
+    assert done.err == (
+        f"daqca: {ioc.prefix}nobody: never found\n"
+        "daqca: 1 of 2 PVs are missing; they are recorded from when they come\n"
+    )
+    with RecordingFile(path) as file:
+        assert len(file.scalars(name).values) > 3
+
+
+def test_no_room_ends_the_recording_and_says_what_is_there(ioc, tmp_path):
+    """A limit on the size of files stands in for a full disk: the system refuses to write either way."""
+    path = tmp_path / "run.h5"
+    wave = f"{ioc.prefix}wf:large"
+    names = [*ioc.database.changing_names, wave]
+    with_limit = daqca("record", *names, "-o", path, "-d", 20, file_limit=150_000)
+    assert with_limit.code == ExitCode.OUTPUT, with_limit
+    last = with_limit.err.splitlines()[-1]
+    assert re.fullmatch(rf"daqca: {path}: .*; [\d,]+ updates are in the file", last), with_limit
+    assert re.search(r"^file read back and compared +no$", with_limit.out, re.MULTILINE)
+
+
+def test_the_demo_in_small(tmp_path):
+    done = daqca(
+        *("demo", "-o", tmp_path / "out", "--scalars", 300, "--workers", 1, "-d", 1, "--rate", 5000),
+        *("--frame-rate", 20),
+        cwd=tmp_path,
+        env={"MPLCONFIGDIR": str(tmp_path / "mpl")},
+    )
+    assert done.code == 0, done
+    rows = [re.split(r" *│ *", line)[1:-1] for line in done.out.splitlines() if line.startswith("│")]
+    assert [(row[0], row[-1]) for row in rows] == [
+        ("snapshot, cold, in process", "0"),
+        ("snapshot, warm, in process", "0"),
+        ("snapshot, cold, 1 workers", "0"),
+        ("snapshot, warm, 1 workers", "0"),
+        ("scalar updates in the file", "0"),
+        ("frames of 1024 x 1024 in the file", "0"),
+        ("the recorder's own count", "0"),
+    ]
+    assert int(rows[4][1].replace(",", "")) > 3000
+    assert int(rows[5][1]) >= 15
+    out = tmp_path / "out"
+    assert sorted(path.name for path in out.iterdir()) == ["demo.png", "recording.h5", "snapshot.csv", "snapshot.h5"]
+    assert Snapshot.load(out / "snapshot.csv").ok.sum() == 300
+    assert (out / "demo.png").read_bytes()[:4] == b"\x89PNG"
+    with RecordingFile(out / "recording.h5") as file:
+        assert file.complete
+        assert file.frames("DEMO:image1:ArrayData")[-1].shape == (1024, 1024)
+
+
+def test_the_check_of_the_demo_finds_what_is_missing(tmp_path):
+    from daqca.cli.demo_check import check
+    from daqca.events import EVENT, BatchBuilder, Kind
+    from daqca.recording import Recorder
+    from daqca.sim.frames import FramePattern
+
+    pattern = FramePattern(64, 64)
+    path = tmp_path / "run.h5"
+
+    def batch(slot, values, frame=None):
+        builder = BatchBuilder()
+        records = np.zeros(len(values), EVENT)
+        records["slot"], records["kind"], records["dbr_type"], records["count"] = slot, Kind.UPDATE, 6, 1
+        records["value"], records["timestamp"] = values, 1_700_000_000_000_000_000
+        builder.extend(records)
+        if frame is not None:
+            place = builder.store(frame.tobytes())
+            builder.rows.append((1, Kind.UPDATE, 4, 0, 0, 1_700_000_000_000_000_000, place, frame.size, 0))
+        return builder.build()
+
+    torn = pattern.frame(5)
+    torn[40, 40] += 1
+    with Recorder(path, ["C", "IMAGE"], shapes={"IMAGE": (64, 64)}).start() as recorder:
+        for values, frame in [
+            ([1, 2, 3], pattern.frame(1)),
+            ([5], pattern.frame(2)),
+            ([6], torn),
+            ([7], pattern.frame(6)),
+        ]:
+            recorder.deliver(batch(0, values, frame))
+    found = check(str(path), "IMAGE", ["C"], pattern, made=6)
+    # The number 4; the frames 3, 4 and 5, the last of which is there but torn.
+    assert (found.scalars, found.scalars_lost, found.frames, found.frames_lost) == (6, 1, 3, 4)
+    assert check(str(path), "IMAGE", ["C"], pattern, made=9).frames_lost == 6
