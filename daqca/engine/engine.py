@@ -6,6 +6,7 @@ Recording is in `daqca.recording`, what snapshots are in `daqca.snapshot`.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import zlib
@@ -443,15 +444,34 @@ class Engine:
                 turned = users[slots] == 0
             return turned
 
-    def record(self, path: str, names: Sequence[str], **options: Any) -> Recording:
-        """Record PVs to an HDF5 file; see `daqca.recording.record` for the options.
+    def record(
+        self, path: str | os.PathLike[str], names: Sequence[str], *, connect_timeout: float = 5.0, **options: Any
+    ) -> Recording:
+        """Record PVs to an HDF5 file until the end of the ``with`` block.
 
-        Use it as a context manager: on leaving, what is queued is written and the counts are verified.
+        On leaving, what is queued is written and the counts are verified.
+
+        Parameters
+        ----------
+        path, names, options
+            See `daqca.recording.Recorder`.
+        connect_timeout
+            Seconds to wait for channels to connect before recording begins. Those that connect later are
+            recorded too, from then on.
+
+        Raises
+        ------
+        RecordingError
+            The file exists or cannot be written; nothing is monitored then.
         """
-        from daqca.recording import record
+        # The one import upwards: the method belongs here, what it does belongs there.
+        from daqca.recording import Recorder, Recording
 
-        recording: Recording = record(self, path, names, **options)
-        return recording
+        def subscribe(unique: Sequence[str], recorder: Recorder) -> Subscription:
+            self._connect(self.slots(unique), connect_timeout)
+            return self.subscribe(unique, recorder)
+
+        return Recording(subscribe, path, names, **options)
 
     # --- the engine itself ----------------------------------------------------------------------
 
