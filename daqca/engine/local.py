@@ -14,6 +14,9 @@ from daqca.link import AUTO, Deliver, Slots
 from daqca.operations import Operation, Operations
 
 
+_NONE = 0xFFFFFFFF
+
+
 class LocalLink:
     """See `daqca.link.Link`."""
 
@@ -21,7 +24,8 @@ class LocalLink:
         self.operations = Operations()
         self._context = Context(lambda batch: deliver(self, batch), settings)
         self.lock = self._context.lock
-        self._ids: dict[tuple[int, int], int] = {}
+        self._ids: dict[int, npt.NDArray[np.uint32]] = {}
+        """By mask: the id of each slot's subscription."""
 
     def add(self, names: Sequence[str]) -> Slots:
         """See `daqca.link.Link.add`."""
@@ -66,14 +70,19 @@ class LocalLink:
     def subscribe(self, slots: Slots, mask: int) -> None:
         """See `daqca.link.Link.subscribe`."""
         with self.lock:
-            ids = self._context.subscribe(slots, mask, label=mask)
-            self._ids.update(zip(((slot, mask) for slot in slots.tolist()), ids.tolist(), strict=True))
+            ids = self._ids.get(mask, np.zeros(0, np.uint32))
+            needed = int(slots.max(initial=0)) + 1
+            if needed > len(ids):
+                ids = np.concatenate((ids, np.full(max(needed, 2 * len(ids)) - len(ids), _NONE, np.uint32)))
+                self._ids[mask] = ids
+            ids[slots] = self._context.subscribe(slots, mask, label=mask)
 
     def unsubscribe(self, slots: Slots, mask: int) -> None:
         """See `daqca.link.Link.unsubscribe`."""
         with self.lock:
-            ids = [self._ids.pop((slot, mask)) for slot in slots.tolist() if (slot, mask) in self._ids]
-            self._context.unsubscribe(np.array(ids, np.uint32))
+            ids = self._ids[mask][slots]
+            self._ids[mask][slots] = _NONE
+            self._context.unsubscribe(ids[ids != _NONE])
 
     def hosts(self, slots: Slots) -> list[str]:
         """See `daqca.link.Link.hosts`."""
