@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -230,7 +230,7 @@ def _record(
     image, counters = server.camera.image, server.database.changing_names
     names, acquire = [*counters, image], f"{PREFIX}cam1:Acquire"
     path = str(folder / "recording.h5")
-    options = {"overwrite": True, "shapes": {image: (SIDE, SIDE)}, "frame_compression": "bslz4"}
+    options: dict[str, Any] = {"overwrite": True, "shapes": {image: (SIDE, SIDE)}, "frame_compression": "bslz4"}
     with Engine(workers, settings=_settings(server)) as engine:
         engine.connect([*names, acquire], timeout=20.0)
         with engine.record(path, names, **options) as recording:

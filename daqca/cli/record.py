@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -83,19 +83,22 @@ def record(
 
     check_place(output, overwrite)
     wanted = collect_names(names, files)
-    options = {
+    options: dict[str, Any] = {
         "overwrite": overwrite,
         "shapes": shapes,
         "frame_compression": None if compress_frames == "none" else compress_frames,
     }
     with open_engine(workers) as engine:
         missing = _connect(engine, wanted, timeout)
-        with engine.record(output, wanted, **options) as recording:
+        with engine.record(output, wanted, connect_timeout=0.0, **options) as recording:
             interrupt = _watch(recording, duration)
-            stats = _stop(recording)
+            try:
+                stats = _stop(recording)
+            except RecordingError:
+                # The numbers first: they say what is in the file all the same.
+                _report(recording.stats, interrupt is not None, as_json)
+                raise
     _report(stats, interrupt is not None, as_json)
-    if stats.error:
-        raise RecordingError(f"{output}: {stats.error}; {stats.written:,} updates are in the file")
     if interrupt is not None:
         return code_of(interrupt)
     return ExitCode.MISSING if missing or stats.lost else ExitCode.OK
