@@ -94,7 +94,8 @@ class Broker:
             self._xpub.bind(self.endpoints.client_data)
             self._clients = self._socket(zmq.ROUTER, REQUEST_MESSAGES)
             self._clients.bind(self.endpoints.client_requests)
-            self._threads.append(threading.Thread(target=self._take_requests, name="daqca-broker-requests", daemon=True))
+            requests = threading.Thread(target=self._take_requests, name="daqca-broker-requests", daemon=True)
+            self._threads.append(requests)
         for thread in self._threads:
             thread.start()
 
@@ -186,7 +187,8 @@ class Broker:
         client = frames[0]
         if self._rights.get(client, Right.READER) < needed:
             self.refused["forbidden"] += 1
-            raise RequestRefused(f"client {client.hex()} asked for what needs to be {needed.name.lower()}; it is not done")
+            what = f"client {client.hex()} asks for what only a {needed.name.lower()} may do; it is not done"
+            raise RequestRefused(what)
         self.forward(client, frames[1], frames[2:])
 
     # --- the end --------------------------------------------------------------------------------

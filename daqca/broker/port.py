@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import zmq
 
-from daqca.broker.endpoints import Endpoints
 from daqca.broker.broker import PIPE_MESSAGES, REQUEST_MESSAGES
+from daqca.broker.endpoints import Endpoints
 from daqca.broker.publisher import BACKLOG_BYTES, Publisher
 
 

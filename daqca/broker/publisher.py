@@ -118,9 +118,8 @@ class Publisher:
         if self._backlog:
             self.flush()
         if not self._backlog:
-            frames = encode_message(
-                topic, self.stream, kind, *(position[0], 1, position[1]), body, () if records is None else (records,), block
-            )
+            pieces = () if records is None else (records,)
+            frames = encode_message(topic, self.stream, kind, position[0], 1, position[1], body, pieces, block)
             if self._send(frames):
                 return
         message = _Waiting(topic, kind, position, body, records, block)
@@ -136,10 +135,11 @@ class Publisher:
         """Send of the backlog what can be sent."""
         while self._backlog:
             joined = self._join()
-            head = joined[0]
+            head, span = joined[0], len(joined)
             records = [message.records for message in joined if message.records is not None]
+            number, before = head.number, head.before
             frames = encode_message(
-                head.topic, self.stream, head.kind, head.number, len(joined), head.before, head.body, records, head.block
+                head.topic, self.stream, head.kind, number, span, before, head.body, records, head.block
             )
             if not self._send(frames):
                 return

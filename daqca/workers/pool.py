@@ -85,8 +85,8 @@ class WorkerPool:
         return [process.pid if process is not None else 0 for process in processes]
 
     def stats(self) -> list[dict[str, object]]:
-        """What each worker and its link count; see `WorkerLink.stats`. ``restarts``: how often it was replaced."""
-        return [{**member.link.stats(), "restarts": member.restarts} for member in self._supervisor.members]
+        """What each worker and its link count; see `WorkerLink.stats`."""
+        return [link.stats() for link in self.links]
 
     def close(self) -> None:
         """End the workers, the broker and every thread; nothing is delivered after this."""

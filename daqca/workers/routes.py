@@ -41,8 +41,8 @@ class Sorted(NamedTuple):
     """Records of a batch, with those who get them."""
 
     records: Records
-    owners: npt.NDArray[np.uint8] | None
-    """Index into `clients` for each record, 255 for everybody; None: all are for the one client there is."""
+    owners: npt.NDArray[np.uint8]
+    """Index into `clients` for each record, 255 for everybody."""
     clients: list[bytes]
 
 
@@ -53,7 +53,8 @@ def is_answer(records: Records) -> npt.NDArray[np.bool_]:
     """Which records answer a request, shape (n,)."""
     # One comparison for the three kinds, which follow each other; the others wrap round.
     answers: npt.NDArray[np.bool_] = (records["kind"] - _READ) <= Kind.FAILED - Kind.READ
-    return answers & (records["token"] != 0)
+    answers &= records["token"] != 0
+    return answers
 
 
 class Routes:

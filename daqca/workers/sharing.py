@@ -55,7 +55,8 @@ class Client:
     def known(self) -> Slots:
         """The worker's slots of all its channels."""
         slots = self.slots[: self.end]
-        return slots[slots != NONE]
+        used: Slots = slots[slots != NONE]
+        return used
 
     def is_subscribed(self, mask: int) -> npt.NDArray[np.bool_]:
         """Which of its channels it is subscribed to with `mask`; may be changed in place."""
@@ -104,7 +105,7 @@ class SharedNames:
             Of all slots, by slot.
         """
         np.subtract.at(self._users, slots, 1)
-        unused = np.unique(slots)
+        unused: Slots = np.unique(slots)
         unused = unused[self._users[unused] == 0]
         for slot in unused.tolist():
             del self._slots[names[slot]]
@@ -135,6 +136,6 @@ class SharedSubscriptions:
         """A client wants these no more; returns the ids of those that nobody wants now. They are forgotten."""
         self._users[slots] -= 1
         unused = slots[self._users[slots] == 0]
-        ids = self._ids[unused]
+        ids: npt.NDArray[np.uint32] = self._ids[unused]
         self._ids[unused] = NONE
         return ids

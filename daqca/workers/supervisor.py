@@ -17,8 +17,9 @@ from daqca.broker.messages import ID_SIZE
 from daqca.broker.publisher import BACKLOG_BYTES
 from daqca.ca.settings import Settings
 from daqca.errors import WorkerError
+from daqca.workers.asking import State
 from daqca.workers.configuration import HEARTBEAT, Configuration
-from daqca.workers.link import State, WorkerLink
+from daqca.workers.link import WorkerLink
 from daqca.workers.process import CAProcess
 
 log = logging.getLogger("daqca.workers")
@@ -61,7 +62,6 @@ class Member:
         self.link = link
         self.process: CAProcess | None = None
         self.started = 0.0
-        self.restarts = 0
         self.due = 0.0
         self.wait = 0.0
 
@@ -218,7 +218,6 @@ class Supervisor:
             self._wake.set()
 
     def _relaunch(self, member: Member) -> None:
-        member.restarts += 1
         try:
             self._launch(member)
         except WorkerError as error:
