@@ -208,27 +208,28 @@ class Channels(Table):
 
     def create_messages(self, slots: Slots) -> bytes:
         """CREATE_CHAN for these channels, one after the other."""
-        return self._messages(slots, search=False)
+        return self._messages(slots, search=False)[1]
 
-    def search_messages(self, slots: Slots) -> bytes:
-        """SEARCH (without negative reply) for these channels, one after the other."""
+    def search_messages(self, slots: Slots) -> tuple[Slots, bytes]:
+        """SEARCH (without negative reply) for these channels, one after the other, and in which order."""
         return self._messages(slots, search=True)
 
     def forget_search_messages(self) -> None:
         """Free what `search_messages` keeps between calls; to be called when nothing is searched."""
         self._search_blocks.clear()
 
-    def _messages(self, slots: Slots, search: bool) -> bytes:
+    def _messages(self, slots: Slots, search: bool) -> tuple[Slots, bytes]:
         chunks, places = self.chunk[slots], self.place[slots]
-        if (chunks == chunks[0]).all():
+        if (chunks == chunks[0]).all() and (np.diff(places) == 1).all():
             block, starts = self._block(int(chunks[0]), search)
-            if (np.diff(places) == 1).all():
-                return block[starts[places[0]] : starts[places[-1] + 1]]
+            return slots, block[starts[places[0]] : starts[places[-1] + 1]]
+        order = np.lexsort((places, chunks))
+        slots, chunks, places = slots[order], chunks[order], places[order]
         parts: list[bytes] = []
-        for chunk in np.unique(chunks).tolist():
+        for chunk in distinct(chunks):
             block, starts = self._block(chunk, search)
-            parts.extend(block[starts[first] : starts[end]] for first, end in runs(np.sort(places[chunks == chunk])))
-        return b"".join(parts)
+            parts.extend(block[starts[first] : starts[end]] for first, end in runs(places[chunks == chunk]))
+        return slots, b"".join(parts)
 
     def _block(self, chunk: int, search: bool) -> tuple[bytes, npt.NDArray[np.int64]]:
         messages = self._chunks[chunk]

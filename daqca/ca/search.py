@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from daqca.ca import protocol
 from daqca.ca.channels import Channels, Slots, State
@@ -54,10 +55,13 @@ class Searcher:
     def __init__(self, channels: Channels, max_period: float = 300.0):
         self._channels = channels
         self._max_period = max_period
-        self._ready: deque[tuple[Slots, int]] = deque()
+        self._ready: deque[tuple[Slots, int, bytes]] = deque()
+        """(slots, tries, their messages)."""
         self._waiting: list[tuple[float, int, int, Slots]] = []
         """Heap of (when due, sequence number, tries, slots) of what was sent."""
-        self._on_the_way: set[int] = set()
+        self._on_the_way: dict[int, float] = {}
+        """Datagrams without an answer yet: sequence number to when it was sent."""
+        self._round_trip = 0.0
         self._sequence = 0
         self.window = float(INITIAL_WINDOW)
         self._threshold = float(MAX_WINDOW)
@@ -73,22 +77,26 @@ class Searcher:
 
     def add(self, slots: Slots, delay_until: float | None = None, tries: int = 0) -> None:
         """Search these channels, at once or from a time on."""
-        for part in self._cut(slots):
-            if delay_until is None:
-                self._ready.append((part, tries))
-            else:
-                self._sequence = self._sequence % _MAX_SEQUENCE + 1
-                heapq.heappush(self._waiting, (delay_until, self._sequence, tries, part))
+        if delay_until is None:
+            self._ready.extend((part, tries, messages) for part, messages in self._cut(slots))
+            return
+        for part, _ in self._cut(slots):
+            self._sequence = self._sequence % _MAX_SEQUENCE + 1
+            heapq.heappush(self._waiting, (delay_until, self._sequence, tries, part))
 
-    def _cut(self, slots: Slots) -> list[Slots]:
-        """Cut slots into parts that fit into one datagram each."""
+    def _cut(self, slots: Slots) -> list[tuple[Slots, bytes]]:
+        """Cut slots into parts that fit into one datagram each, with the messages of each."""
+        if not len(slots):
+            return []
         room = protocol.MAX_DATAGRAM - _VERSION_SIZE
+        slots, block = self._channels.search_messages(slots)
         ends = np.cumsum(self._channels.size[slots], dtype=np.int64)
         parts, first, base = [], 0, 0
         while first < len(slots):
-            last = max(int(np.searchsorted(ends, base + room, "right")), first + 1)
-            parts.append(slots[first:last])
-            base, first = int(ends[last - 1]), last
+            last = max(int(ends.searchsorted(base + room, "right")), first + 1)
+            end = int(ends[last - 1])
+            parts.append((slots[first:last], block[base:end]))
+            base, first = end, last
         return parts
 
     def datagrams(self, now: float) -> list[tuple[bytes, Slots]]:
@@ -96,19 +104,14 @@ class Searcher:
         self._collect_due(now)
         out: list[tuple[bytes, Slots]] = []
         while self._ready and (not self.use_window or len(self._on_the_way) < int(self.window)):
-            slots, tries = self._ready.popleft()
-            if tries:
-                slots = self._still_searching(slots)
-                if not len(slots):
-                    continue
+            slots, tries, messages = self._ready.popleft()
             self._sequence = sequence = self._sequence % _MAX_SEQUENCE + 1
-            wait = min(FIRST_WAIT * 2.0**tries, self._max_period)
+            wait = min(max(FIRST_WAIT, 3.0 * self._round_trip) * 2.0**tries, self._max_period)
             heapq.heappush(self._waiting, (now + wait, sequence, tries + 1, slots))
             if self.use_window:
-                self._on_the_way.add(sequence)
+                self._on_the_way[sequence] = now
             # data_type 1 says that parameter 1 is a sequence number, which comes back with the replies.
-            version = protocol.pack_header(_VERSION, 0, 1, protocol.MINOR_VERSION, sequence, 0)
-            out.append((version + self._channels.search_messages(slots), slots))
+            out.append((protocol.pack_header(_VERSION, 0, 1, protocol.MINOR_VERSION, sequence, 0) + messages, slots))
         self.sent += len(out)
         if not self._ready and not self._waiting:
             self._channels.forget_search_messages()
@@ -124,7 +127,7 @@ class Searcher:
         while self._waiting and self._waiting[0][0] <= now:
             _, sequence, tries, slots = heapq.heappop(self._waiting)
             if sequence in self._on_the_way:
-                self._on_the_way.discard(sequence)
+                del self._on_the_way[sequence]
                 silent |= tries <= 2 and sequence > self._shrunk_before and len(self._still_searching(slots)) > 0
             due.setdefault(tries, []).append(slots)
         if silent:
@@ -134,43 +137,46 @@ class Searcher:
         for tries, parts in due.items():
             # What is left of several datagrams goes into fewer, now that most names are found.
             left = self._still_searching(np.concatenate(parts))
-            self._ready.extend((part, tries) for part in self._cut(left))
+            self._ready.extend((part, tries, messages) for part, messages in self._cut(left))
 
-    def received(self, replies: Sequence[tuple[bytes, tuple[str, int]]]) -> list[Found]:
+    def received(self, replies: Sequence[tuple[bytes, tuple[str, int]]], now: float) -> list[Found]:
         """Datagrams came from servers; returns the channels they have, by server.
 
         A datagram that is not Channel Access is counted in `malformed` and otherwise ignored.
         """
         by_sender: dict[tuple[str, int], list[bytes]] = {}
         for data, sender in replies:
-            by_sender.setdefault(sender, []).append(data)
+            part = self._after_version(data, now)
+            if part:
+                by_sender.setdefault(sender, []).append(part)
         found: list[Found] = []
-        for sender, datas in by_sender.items():
-            parts = [part for data in datas if (part := self._reply_part(data))]
-            if parts:
-                found.extend(self._found(b"".join(parts), sender))
+        for sender, parts in by_sender.items():
+            messages = _search_replies(b"".join(parts))
+            if messages is None:
+                messages = _search_replies(b"".join(map(self._mixed_part, parts)))
+            if messages is not None and len(messages):
+                found.extend(self._found(messages, sender))
         return found
 
-    def _reply_part(self, data: bytes) -> bytes:
-        """The SEARCH replies of a datagram as one run of 24-byte messages."""
+    def _after_version(self, data: bytes, now: float) -> bytes:
+        """What follows the VERSION that a datagram begins with; the datagram it answers is no more on the way."""
         if len(data) < protocol.HEADER_SIZE:
             self.malformed += 1
             return b""
-        start = 0
-        command, size, data_type, _, p1, _ = protocol.unpack_header(data, 0)
-        if command == _VERSION and size == 0:
-            start = protocol.HEADER_SIZE
-            if data_type == 1 and p1 in self._on_the_way:
-                self._acknowledge(p1)
-        rest = len(data) - start
-        if rest % 24 == 0 and rest:
-            messages = np.frombuffer(data, protocol.SEARCH_REPLY, rest // 24, start)
-            if (messages["command"] == _SEARCH).all() and (messages["size"] == 8).all():
-                return data[start:] if start else data
-        return self._mixed_part(data, start)
+        command, size, data_type, _, sequence, _ = protocol.unpack_header(data, 0)
+        if command != _VERSION or size:
+            return data
+        sent = self._on_the_way.pop(sequence, None) if data_type == 1 else None
+        if sent is not None:
+            self.answered += 1
+            self._round_trip += (now - sent - self._round_trip) / 8
+            grown = self.window + (1.0 if self.window < self._threshold else 1.0 / self.window)
+            self.window = min(grown, MAX_WINDOW)
+        return data[protocol.HEADER_SIZE :]
 
-    def _mixed_part(self, data: bytes, pos: int) -> bytes:
-        parts = []
+    def _mixed_part(self, data: bytes) -> bytes:
+        """The search replies among the messages of a datagram, 24 bytes each."""
+        parts, pos = [], 0
         while len(data) - pos >= protocol.HEADER_SIZE:
             command, size, _, _, _, _ = protocol.unpack_header(data, pos)
             following = pos + protocol.HEADER_SIZE + size
@@ -178,18 +184,12 @@ class Searcher:
                 self.malformed += 1
                 break
             if command == _SEARCH:
-                parts.append(data[pos : min(following, pos + 24)].ljust(24, b"\0"))
+                header = protocol.pack_header(_SEARCH, 8, *protocol.unpack_header(data, pos)[2:])
+                parts.append(header + data[pos + 16 : min(following, pos + 24)].ljust(8, b"\0"))
             pos = following
         return b"".join(parts)
 
-    def _acknowledge(self, sequence: int) -> None:
-        self._on_the_way.discard(sequence)
-        self.answered += 1
-        grown = self.window + (1.0 if self.window < self._threshold else 1.0 / self.window)
-        self.window = min(grown, MAX_WINDOW)
-
-    def _found(self, data: bytes, sender: tuple[str, int]) -> list[Found]:
-        messages = np.frombuffer(data, protocol.SEARCH_REPLY)
+    def _found(self, messages: npt.NDArray[np.void], sender: tuple[str, int]) -> list[Found]:
         slots = messages["p2"].astype(np.uint32)
         ips, ports = messages["p1"], messages["data_type"]
         known = slots < len(self._channels.names)
@@ -216,8 +216,17 @@ class Searcher:
         heapq.heapify(self._waiting)
         slots = np.concatenate([self._still_searching(item[3]) for item in patient])
         parts = self._cut(slots)
-        for i, part in enumerate(parts):
+        for i, (part, _) in enumerate(parts):
             self.add(part, now + BEACON_SPREAD * i / len(parts))
+
+
+def _search_replies(data: bytes) -> npt.NDArray[np.void] | None:
+    """A run of search replies of 24 bytes; None if there is anything else in it."""
+    if len(data) % protocol.SEARCH_REPLY.itemsize:
+        return None
+    messages = np.frombuffer(data, protocol.SEARCH_REPLY)
+    uniform = (messages["command"] == _SEARCH) & (messages["size"] == 8)
+    return messages if uniform.all() else None
 
 
 def _address(ip: int, port: int, sender: tuple[str, int]) -> tuple[str, int]:

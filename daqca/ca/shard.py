@@ -245,7 +245,7 @@ class Shard:
                 self._beacons(data, sender, now)
             elif len(data) >= 2 and data[1] != _CONFIRM:
                 others.append((data, sender))
-        for found in self.searcher.received(others):
+        for found in self.searcher.received(others, now):
             self._found(found, now)
 
     def _beacons(self, data: bytes, sender: Address, now: float) -> None:
