@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from .results import Measurement
@@ -26,10 +27,17 @@ class Aim:
     limit: float
     over: str = ""
     at_least: bool = False
+    every_run: bool = False
+    """Whether the worst run is judged, not the median."""
 
     def value(self, measurements: list[Measurement]) -> float:
         """What was measured; NaN if it was not."""
-        medians = {each.client: each.median for each in measurements if each.what == self.what and not each.wrong}
+        middle = max if self.every_run else median
+        medians = {
+            each.client: middle(each.values)
+            for each in measurements
+            if each.what == self.what and each.values and not each.wrong
+        }
         base = medians.get(self.over, math.nan) if self.over else 1.0
         return medians.get(self.client, math.nan) / base if base else math.nan
 
@@ -49,11 +57,11 @@ AIMS = (
     Aim("get", "one get, p50, us", "p50", COLUMNS, 15),
     Aim("get", "one get, p50, over repics", "p50", COLUMNS, 1, "repics"),
     Aim("recording", "updates/s recorded at full speed", "updates/s at full speed", ONE, 400_000, at_least=True),
-    Aim("recording", "lost of 3,000,000 at full speed", "lost at full speed", ONE, 0),
-    Aim("recording", "lost of 2,000,000 at 400,000/s", "lost at 400,000/s", ONE, 0),
+    Aim("recording", "lost of 3,000,000 at full speed, worst run", "lost at full speed", ONE, 0, every_run=True),
+    Aim("recording", "lost of 2,000,000 at 400,000/s, worst run", "lost at 400,000/s", ONE, 0, every_run=True),
     Aim("recording", "CPU for an event in the worker, us", "CPU for an event in the worker at 400,000/s", ONE, 0.5),
     Aim("recording", "CPU for an event in the recorder, us", "CPU for an event in the recorder at 400,000/s", ONE, 1),
-    Aim("frames", "frames of 1 MB lost of 1,000", "lost", ONE, 0),
+    Aim("frames", "frames of 1 MB lost of 1,000, worst run", "lost", ONE, 0, every_run=True),
     Aim("import", "`import daqca` beyond numpy, ms", "time", "daqca", 100),
     Aim("import", "`from daqca import Engine` beyond numpy, ms", "time", "daqca, its Engine", 100),
     Aim("memory", "kB for a monitored scalar, 1 worker and client", "memory", ONE, 1),

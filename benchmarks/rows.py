@@ -106,7 +106,6 @@ def get(bench: Bench, results: Results) -> None:
 IMPORTS = {
     "daqca": "import daqca",
     "daqca, its Engine": "from daqca import Engine",
-    "daqca, its PV": "from daqca import PV",
     "pyepics": "import epics",
     "repics": "from repics import ca",
     "aioca": "import aioca",
