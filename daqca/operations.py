@@ -117,6 +117,12 @@ class Operations:
     def answer_row(self, row: tuple[Any, ...], batch: Batch) -> None:
         """`answer` for one row."""
         token = row[8]
+        single = self._single.pop(token, None)
+        if single is not None:
+            single.accept_row(0, row, batch)
+            single.left = 0
+            single.complete()
+            return
         operation = self._find(token)
         if operation is not None:
             operation.accept_row(token - operation.first, row, batch)

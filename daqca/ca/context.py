@@ -348,24 +348,17 @@ class Context:
     def _pump(self) -> None:
         """Send what is to be sent and deliver what was decoded. The caller holds the lock."""
         shard = self.shard
-        now = time.monotonic()
-        next_search = shard.searcher.next_time(now)
-        if next_search is not None:
-            if next_search <= now:
-                self._send_searches(now)
-                next_search = shard.searcher.next_time(now)
-            if next_search is not None and next_search < self._sleeps_until:
-                self._wake()
+        if not shard.searcher.idle:
+            self._search(time.monotonic())
         while shard.to_open:
-            self._open(shard.to_open.pop(), now)
+            self._open(shard.to_open.pop(), time.monotonic())
         self._flush_all()
         if shard.builder:
             self._deliver_batch(shard.builder.build())
 
     def _flush_all(self) -> None:
-        for link in list(self._links.values()):
-            if link.circuit.out:
-                self._flush(link)
+        for link in [link for link in self._links.values() if link.circuit.out]:
+            self._flush(link)
 
     def _deliver_batch(self, batch: Batch) -> None:
         self.batches += 1
@@ -374,6 +367,16 @@ class Context:
             self._deliver(batch)
         except Exception:
             log.exception("delivering a batch of %d events failed", len(batch))
+
+    def _search(self, now: float) -> None:
+        """Send the searches that are due, and have the I/O thread wake up for the next."""
+        searcher = self.shard.searcher
+        due = searcher.next_time(now)
+        if due is not None and due <= now:
+            self._send_searches(now)
+            due = searcher.next_time(now)
+        if due is not None and due < self._sleeps_until:
+            self._wake()
 
     def _send_searches(self, now: float) -> None:
         for data in self.shard.datagrams(now):

@@ -201,6 +201,11 @@ class Searcher:
             for server in np.unique(servers[known])
         ]
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is searched."""
+        return not self._ready and not self._waiting
+
     def next_time(self, now: float) -> float | None:
         """When `datagrams` has something to send, or None if nothing is searched."""
         if self._ready and (not self.use_window or len(self._on_the_way) < int(self.window)):

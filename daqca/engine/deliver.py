@@ -130,7 +130,7 @@ class Delivery:
         with self._lock:
             self.batches += 1
             self.events += len(batch)
-            if batch.is_small and all(row[1] in _ANSWERS for row in batch.rows()):
+            if batch.is_small and _all_answers(batch.rows()):
                 self._answer_rows(link, batch)
             else:
                 self._columns(link, batch)
@@ -290,6 +290,13 @@ class Delivery:
             pvname=name,
             operation=operation,
         )
+
+
+def _all_answers(rows: Sequence[tuple[Any, ...]]) -> bool:
+    for row in rows:  # noqa: SIM110 - a generator costs more than one answer
+        if row[1] not in _ANSWERS:
+            return False
+    return True
 
 
 def _value(row: tuple[object, ...], batch: Batch, native: int, native_count: int) -> Value:

@@ -110,13 +110,19 @@ class Engine:
         ------
         EngineClosedError
             The engine is closed.
+        TypeError
+            `names` is one text.
+        ConfigurationError
+            A name that none can have.
         """
+        if isinstance(names, str):
+            raise TypeError(f"expected a list of names, got the text {names!r}; for one PV say [{names!r}]")
+        self._check_open()
         last_names, last_slots = self._last_names
         if len(names) == len(last_names) and names == last_names:
             return last_slots
         with self._adding:
-            if self.is_closed:
-                raise EngineClosedError("this engine is closed; make a new one")
+            self._check_open()
             new = [name for name in dict.fromkeys(names) if name not in self._slots]
             if new:
                 self._add(new)
@@ -124,6 +130,10 @@ class Engine:
         if isinstance(names, list) and len(names) > 100:
             self._last_names = (list(names), slots)
         return slots
+
+    def _check_open(self) -> None:
+        if self.is_closed:
+            raise EngineClosedError("this engine is closed; make a new one")
 
     def _add(self, names: list[str]) -> None:
         first = len(self._names)
@@ -241,8 +251,6 @@ class Engine:
         """
         if form not in ("time", "ctrl"):
             raise ValueError(f"form={form!r}: a snapshot is of form 'time' or 'ctrl'")
-        if isinstance(names, str):
-            raise TypeError(f"snapshot takes a list of names; for one PV say [{names!r}] or use get")
         started, begin = time.time_ns(), time.monotonic()
         slots = self.slots(names)
         collected = Collected(len(slots))
@@ -330,8 +338,7 @@ class Engine:
         slot = self._slots.get(name)
         if slot is None:
             slot = int(self.slots([name])[0])
-        if self.is_closed:
-            raise EngineClosedError("this engine is closed; make a new one")
+        self._check_open()
         link = self._links[self._shard_of[slot]]
         operation = One()
         link.read_one(int(self._local[slot]), operation, timeout)

@@ -14,8 +14,10 @@ from daqca.operations import Waiter
 Progress = Callable[[int, int], None]
 """Told ``(done, total)``."""
 
+LULL = 0.005
+"""Seconds without an answer after which somebody who wants to hear of the progress is told."""
 STEP = 0.1
-"""Seconds between two looks while somebody wants to hear of the progress."""
+"""The longest time in seconds without a look, and the shortest between two calls while answers pour in."""
 
 
 class ConnectWait(Waiter):
@@ -57,24 +59,40 @@ def wait_all(
     progress
         Called with them now and then, and at the end.
     more
-        Called when there are more answers than at the last call.
+        Called when there are more answers than at the last call, but not at the end.
     """
     deadline = time.monotonic() + timeout
-    told = 0
-    stepwise = progress is not None or more is not None
+    teller = None if progress is None and more is None else _Teller(done, total, progress, more)
     for waiter in waits:
         while not waiter.done:
             left = deadline - time.monotonic()
             if left <= 0:
                 break
-            waiter.wait(min(left, STEP) if stepwise else left)
-            if stepwise:
-                now = done()
-                if now != told:
-                    told = now
-                    if progress is not None:
-                        progress(now, total)
-                    if more is not None and not waiter.done:
-                        more()
+            waiter.wait(left if teller is None else min(left, teller.step))
+            if teller is not None and not waiter.done:
+                teller.look()
     if progress is not None:
         progress(done(), total)
+
+
+class _Teller:
+    """Tells of new answers when they pause, and every `STEP` while they do not."""
+
+    def __init__(self, done: Callable[[], int], total: int, progress: Progress | None, more: Callable[[], None] | None):
+        self.step = LULL
+        self._done, self._total, self._progress, self._more = done, total, progress, more
+        self._seen = self._told = 0
+        self._when = time.monotonic()
+
+    def look(self) -> None:
+        """See what is new, and decide when to look again."""
+        now, seen = time.monotonic(), self._done()
+        paused = seen == self._seen
+        self._seen = seen
+        if seen != self._told and (paused or now - self._when >= STEP):
+            self._told, self._when = seen, now
+            if self._progress is not None:
+                self._progress(seen, self._total)
+            if self._more is not None:
+                self._more()
+        self.step = min(2 * self.step, STEP) if paused else LULL
