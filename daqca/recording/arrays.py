@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from daqca.events import ELEMENT
+from daqca.recording import layout
 from daqca.recording.columns import Chunks
 
 CHUNK_BYTES = 1 << 16
@@ -31,6 +32,10 @@ HDF5 needs 4 ms to flush 256 datasets, 23 ms for 1,000 and 600 ms for 4,000."""
 
 EXACT_SEGMENTS = 1024
 """With so many datasets, no frame gets one of its exact size any more."""
+
+FEW_LEFT = layout.MAX_SEGMENTS - 512
+"""With so many datasets, every new size is rounded up to a power of two and shared by all PVs: there
+are not more than 512 of those."""
 
 SHARED = -1
 
@@ -84,8 +89,8 @@ class Segment:
         self.capacity = capacity
         self.dtype = ELEMENT[dbr_type]
         self.row_bytes = capacity * self.dtype.itemsize
-        self.path = ""
-        """The dataset's path in the file; set when it is made."""
+        self.reference: Any = None
+        """HDF5's reference to its group; set when that is made."""
         per_chunk = max(1, CHUNK_BYTES // self.row_bytes)
         tail = tuple(int(n) for n in shape)
         self.pipeline = pipeline and per_chunk == 1
@@ -189,6 +194,8 @@ class Planner:
         if (slot, dbr_type, rounded) in self._by_size:
             return slot, rounded
         made = len(self.segments)
+        if made >= FEW_LEFT:
+            return SHARED, 1 << (count - 1).bit_length()
         if count * item > CHUNK_BYTES // 2:
             if self._exact.get(slot, 0) < EXACT_SIZES and made < EXACT_SEGMENTS:
                 self._exact[slot] = self._exact.get(slot, 0) + 1

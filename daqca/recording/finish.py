@@ -69,22 +69,36 @@ def blocks(rows: int) -> Iterator[slice]:
         yield slice(start, min(start + BLOCK, rows))
 
 
-def segments(file: h5py.File) -> dict[int, h5py.Dataset]:
+def array_groups(file: h5py.File) -> Iterator[h5py.Group]:
+    """The groups of arrays, by segment number, whether anything links to them or not."""
+    references = file[layout.SEGMENTS]
+    for start in range(0, len(references), 128):
+        for reference in references[start : start + 128]:
+            if not reference:
+                return
+            yield file[reference]
+
+
+def segments(file: h5py.File) -> list[h5py.Dataset]:
     """The datasets of arrays, by segment number."""
-    found = {}
-    for group in file[layout.ARRAYS].values():
-        data = group["data"]
-        found[int(data.attrs["segment"])] = data
-    return found
+    return [group["data"] for group in array_groups(file)]
+
+
+def link_arrays(file: h5py.File) -> None:
+    """Link the groups that are found by reference only: see `Store.add_segments`."""
+    for group in array_groups(file):
+        if layout.ITSELF in group:
+            path = f"{layout.ARRAYS}/{group.attrs['link']}"
+            if path not in file:
+                file[path] = group
+            del group[layout.ITSELF]
 
 
 def tally(file: h5py.File, size: int, step: Step = lambda rows: None) -> Tally:
     """Count the updates of each of `size` PVs in a file."""
     rows = table_rows(file)
     result = Tally(rows, np.zeros(size, np.uint64))
-    limits = np.zeros(max(segments(file), default=-1) + 2, np.uint64)
-    for number, data in segments(file).items():
-        limits[number] = data.shape[0]
+    limits = np.array([*(data.shape[0] for data in segments(file)), 0], np.uint64)
     for spec in (layout.SCALARS, layout.STRINGS, layout.FRAMES):
         group = file[spec.path]
         for block in blocks(rows[spec.name]):
@@ -110,16 +124,17 @@ def shorten(file: h5py.File) -> None:
 
 
 def beautify(file: h5py.File, result: Tally) -> None:
-    """Add what viewers like: time axes of arrays, an overview of some scalars, what to plot first."""
+    """Add what viewers like: links and time axes of arrays, an overview of some scalars, what to plot first."""
     start = int(file.attrs["start_time_ns"])
+    link_arrays(file)
     images = _time_axes(file, result.rows[layout.FRAMES.name], start)
     plotted = _overview(file, result, start)
     entry = file[layout.ENTRY]
     if images is not None and (images[1] == "image" or not plotted):
-        entry.attrs["default"] = f"arrays/{images[0]}"
+        entry.attrs.modify("default", f"arrays/{images[0]}")
         file[layout.ARRAYS].attrs["default"] = images[0]
     elif plotted:
-        entry.attrs["default"] = "overview"
+        entry.attrs.modify("default", "overview")
 
 
 def _seconds(group: h5py.Group, times: npt.NDArray[np.int64], start: int) -> None:
@@ -142,36 +157,35 @@ def _time_axes(file: h5py.File, rows: int, start: int) -> tuple[str, str] | None
     order = np.argsort(segment, kind="stable")
     numbers, starts = np.unique(segment[order], return_index=True)
     ends = np.append(starts[1:], len(order))
-    found = segments(file)
-    for number, a, b in zip(numbers.tolist(), starts.tolist(), ends.tolist(), strict=True):
-        data = found.get(number)
-        if data is None or "time" in data.parent or not data.attrs["pv"]:
+    parts = {number: order[a:b] for number, a, b in zip(numbers.tolist(), starts.tolist(), ends.tolist(), strict=True)}
+    for number, group in enumerate(array_groups(file)):
+        data = group["data"]
+        own = parts.get(number)
+        if own is None or "time" in group or not data.attrs["pv"]:
             continue
-        own = order[a:b]
         own = own[row[own] < data.shape[0]]
         axis = np.zeros(data.shape[0], np.int64)
         axis[row[own]] = times[own]
-        _seconds(data.parent, axis, start)
-        data.parent.attrs["axes"] = ["time", *["."] * (data.ndim - 1)]
+        _seconds(group, axis, start)
+        group.attrs["axes"] = ["time", *["."] * (data.ndim - 1)]
         kind = data.attrs["interpretation"]
         if first is None or (kind == "image" and first[1] != "image"):
-            first = (data.parent.name.rsplit("/", 1)[1], kind)
+            first = (group.attrs["link"], kind)
     return first
 
 
 def _overview(file: h5py.File, result: Tally, start: int) -> int:
     """Small curves of the first scalar PVs; returns how many there are."""
     rows = result.rows[layout.SCALARS.name]
-    if not rows or layout.OVERVIEW in file:
-        return 0
+    group = file[layout.OVERVIEW]
+    if not rows or len(group):
+        return len(group)
     table = file[layout.SCALARS.path]
     names = file[layout.PVS]["name"].asstr()
     spread = _spread(rows)
     slots = np.concatenate([table["slot"][part] for part in spread])
     times = np.concatenate([table["time"][part] for part in spread])
     values = np.concatenate([table["value"][part] for part in spread])
-    group = file.create_group(layout.OVERVIEW)
-    group.attrs["NX_class"] = "NXcollection"
     taken: set[str] = set()
     for slot in np.unique(slots)[:OVERVIEW_PVS].tolist():
         own = np.flatnonzero(slots == slot)
@@ -197,15 +211,15 @@ def _spread(rows: int) -> Sequence[slice]:
     return [slice(i * size, min((i + 1) * size, rows)) for i in chosen]
 
 
-def set_end(file: h5py.File, end: int, totals: dict[str, int], complete: bool, error: str) -> None:
-    """Write the end time, the totals as attributes, and whether all is there."""
+def set_end(file: h5py.File, end: int, totals: dict[str, int], complete: bool) -> None:
+    """Overwrite the end time, the totals and whether all is there."""
     entry = file[layout.ENTRY]
-    if "end_time" not in entry:
-        layout.write_text(entry, "end_time", layout.iso_time(end))
-        seconds = (end - int(file.attrs["start_time_ns"])) / 1e9
-        entry.create_dataset("duration", data=seconds).attrs["units"] = "s"
-    file.attrs.update(totals)
-    file.attrs.update(end_time_ns=end, error=error, complete=complete)
+    entry["end_time"][()] = layout.iso_time(end)
+    entry["duration"][()] = (end - int(file.attrs["start_time_ns"])) / 1e9
+    for name, value in {**totals, "end_time_ns": end}.items():
+        file.attrs.modify(name, value)
+    file.flush()
+    file.attrs.modify("complete", complete)
 
 
 def deadline(seconds_from_now: float, step: Step) -> Step:

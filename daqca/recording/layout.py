@@ -20,10 +20,17 @@ LIBVER = ("v110", "v110")
 
 ENTRY = "entry"
 ARRAYS = "entry/arrays"
+SEGMENTS = "entry/segments"
 OVERVIEW = "entry/overview"
 USER = "entry/user"
 PVS = "entry/pvs"
 STATE = "entry/state"
+
+ITSELF = "itself"
+"""A group of arrays that is only found by reference has a link to itself, of this name, so that it counts as in use."""
+
+MAX_SEGMENTS = 8192
+"""Length of `SEGMENTS`, the references to the groups of arrays."""
 
 NO_SEGMENT = 0xFFFFFFFF
 """The ``segment`` of an array that had no elements: there is nothing to store."""
@@ -128,7 +135,8 @@ DESCRIPTIONS = {
     "status": "EPICS alarm status",
     "severity": "EPICS alarm severity: 0 none, 1 minor, 2 major, 3 invalid",
     "length": "number of elements in this update",
-    "segment": "attribute 'segment' of the dataset in entry/arrays; 4294967295: no elements",
+    "segment": "the array is in the group that entry/segments[segment] refers to; 4294967295: no elements",
+    "segments": "references to the groups of arrays, by segment number",
     "row": "row of that dataset",
     "kind": "5 connected, 6 disconnected, 7 access rights changed, 9 events lost, 10 subscription refused",
     "code": "connected, access: 1 read + 2 write; disconnected: the reason; refused: the ECA message number",
@@ -186,5 +194,5 @@ def text(value: str | bytes) -> bytes:
 
 def write_text(group: h5py.Group, name: str, value: str) -> h5py.Dataset:
     """A scalar UTF-8 string of fixed length: variable ones cannot be overwritten in place."""
-    data = value.encode() or b" "
+    data = value.encode() or b"\0"
     return group.create_dataset(name, data=np.array(data, dtype=h5py.string_dtype("utf-8", len(data))))

@@ -5,6 +5,7 @@ Never changes a file; see `daqca.recording.recovery` for that.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -62,7 +63,7 @@ class Frames(Sequence[npt.NDArray[Any]]):
     shape if it fills its row. Slices give lists. ``times``, ``status``, ``severity``, ``lengths`` are arrays (n,).
     """
 
-    def __init__(self, columns: dict[str, npt.NDArray[Any]], segments: dict[int, h5py.Dataset], missing: int = 0):
+    def __init__(self, columns: dict[str, npt.NDArray[Any]], segments: Sequence[h5py.Dataset], missing: int = 0):
         self.times: npt.NDArray[np.int64] = columns["time"]
         self.status: npt.NDArray[np.uint8] = columns["status"]
         self.severity: npt.NDArray[np.uint8] = columns["severity"]
@@ -136,19 +137,36 @@ class RecordingFile:
         self.refresh()
 
     def refresh(self) -> None:
-        """Show what was flushed until now."""
-        self.close()
-        self._file = _open(self.path)
-        if "daqca_layout" not in self._file.attrs:
+        """Show what was flushed until now. `Frames` that were handed out before are of no more use."""
+        end = time.monotonic() + PATIENCE
+        while True:
             self.close()
+            self._file = _open(self.path)
+            try:
+                self._load()
+            except BaseException:
+                self.close()
+                raise
+            # A dataset that was added since lies beyond what HDF5 takes for the end of the file.
+            if self._found_all or time.monotonic() > end:
+                return
+            time.sleep(0.01)
+
+    def _load(self) -> None:
+        attributes = self._file.attrs
+        if "daqca_layout" not in attributes:
             raise RecordingError(f"{self.path} is an HDF5 file, but not a recording")
-        version = int(self._file.attrs["daqca_layout"])
+        version = int(attributes["daqca_layout"])
         if version > layout.LAYOUT_VERSION:
-            self.close()
             raise RecordingError(f"{self.path} has layout {version}, newer than this daqca knows: update daqca")
         self.names: list[str] = finish.read_names(self._file)
         self._slots = {name: slot for slot, name in enumerate(self.names)}
-        self._rows = finish.table_rows(self._file)
+        self._rows = finish.table_rows(self._file)  # before the segments: those that rows need are then there
+        self._segments: list[h5py.Dataset] = []
+        self._found_all = False
+        with contextlib.suppress(OSError, KeyError, RuntimeError, ValueError):
+            self._segments.extend(group["data"] for group in finish.array_groups(self._file))
+            self._found_all = True
 
     @property
     def h5(self) -> h5py.File:
@@ -242,11 +260,11 @@ class RecordingFile:
             The PV was not recorded.
         """
         columns = self._columns(layout.FRAMES, [self._slot(name)])
-        segments = finish.segments(self._file)
-        limit = np.array([segments[n].shape[0] if n in segments else 0 for n in columns["segment"].tolist()], np.uint64)
+        limits = np.array([*(data.shape[0] for data in self._segments), 0], np.uint64)
+        limit = limits[np.minimum(columns["segment"], len(limits) - 1)]
         there = (columns["segment"] == layout.NO_SEGMENT) | (columns["row"] < limit)
         missing = int(len(there) - np.count_nonzero(there))
-        return Frames({key: column[there] for key, column in columns.items()}, segments, missing)
+        return Frames({key: column[there] for key, column in columns.items()}, self._segments, missing)
 
     @property
     def events(self) -> list[RecordedEvent]:
@@ -338,9 +356,8 @@ def _open(path: str) -> h5py.File:
         except FileNotFoundError:
             raise RecordingError(f"cannot read {path}: there is no such file") from None
         except OSError as error:
-            marks = superblock.flags(path)
-            if marks & superblock.SWMR or time.monotonic() > end:
-                if marks:
+            if not superblock.flags(path) or time.monotonic() > end:
+                if superblock.flags(path):
                     raise RecordingError(
                         f"cannot read {path}: its writer is adding to it, or was killed while it did;"
                         f" if nobody records to it any more, daqca.recording.recover({path!r}) puts that right"

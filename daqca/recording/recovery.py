@@ -44,10 +44,9 @@ def recover(path: str | os.PathLike[str], force: bool = False) -> finish.Tally:
     """
     path = os.fspath(path)
     try:
-        if superblock.flags(path):
-            if not force:
-                _require_quiet(path)
-            superblock.clear_flags(path)
+        if superblock.flags(path) and not force:
+            _require_quiet(path)
+        superblock.mend(path)
         with open_for_writing(path) as file:
             if "daqca_layout" not in file.attrs:
                 raise RecordingError(f"{path} is an HDF5 file, but not a recording")
@@ -87,5 +86,6 @@ def _repair(file: h5py.File) -> finish.Tally:
     state["error"][0] = layout.text(error)
     flushed, stopped = state["times"][:].tolist()
     finish.beautify(file, found)
-    finish.set_end(file, stopped or flushed, totals, complete=False, error=error)
+    file.flush()
+    finish.set_end(file, stopped or flushed, totals, complete=False)
     return found

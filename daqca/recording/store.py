@@ -10,7 +10,7 @@ import errno
 import json
 import logging
 import os
-import socket
+import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
@@ -81,6 +81,7 @@ class Store:
         self.other_bytes = 0
         self._taken: set[str] = set()
         self._places: dict[str, int] = {}
+        self.is_shared = False
         self._hurried = False
         self._file: Any = None
         self._fd = -1
@@ -114,7 +115,7 @@ class Store:
             self._fd = os.open(target, os.O_RDWR | os.O_CLOEXEC)
             self.require_space(0)
             self._fill_file()
-            self._file.swmr_mode = True
+            self._file.flush()
             self._attach()
             if replaces:
                 os.replace(target, self.path)
@@ -133,17 +134,20 @@ class Store:
             creator="daqca",
             creator_version=_version(),
             daqca_layout=layout.LAYOUT_VERSION,
-            host=socket.gethostname(),
+            host=platform.node(),
             pid=os.getpid(),
             file_name=self.path,
             file_time=layout.iso_time(self.start_time),
             start_time_ns=self.start_time,
             flush_interval=self.options.flush_interval,
-            complete=False,
         )
+        # All that is written at the end has its place now: it is then only overwritten, which a kill cannot tear.
+        file.attrs.update(dict.fromkeys(layout.TOTALS, 0), end_time_ns=0, complete=False)
         entry = file.create_group(layout.ENTRY)
         entry.attrs.update(NX_class="NXentry", default=layout.SCALARS.name)
         layout.write_text(entry, "start_time", layout.iso_time(self.start_time))
+        layout.write_text(entry, "end_time", " " * len(layout.iso_time(self.start_time)))
+        entry.create_dataset("duration", data=0.0).attrs["units"] = "s"
         layout.write_text(entry, "title", f"{len(names)} PVs recorded by daqca")
         for table in self.tables:
             self._create_table(table)
@@ -156,7 +160,11 @@ class Store:
         state = _collection(file, layout.STATE)
         for name, code, length in layout.STATE_FIELDS:
             self._create_fixed(state, name, np.zeros(length, code))
-        _collection(file, layout.ARRAYS)
+        for path in (layout.ARRAYS, layout.OVERVIEW):
+            _collection(file, path)
+        references = file.create_dataset(layout.SEGMENTS, (layout.MAX_SEGMENTS,), h5py.ref_dtype)
+        references[0] = references[0]  # has its place in the file from now on
+        references.attrs["description"] = layout.DESCRIPTIONS["segments"]
         _write_metadata(_collection(file, layout.USER), self.options.metadata)
 
     def _create_table(self, table: Table) -> None:
@@ -180,30 +188,54 @@ class Store:
 
     # Datasets for arrays
 
+    def share(self) -> None:
+        """From now on others may read the file (SWMR): every flush leaves it whole for them."""
+        if not self.is_shared:
+            self._file.flush()
+            self._file.swmr_mode = True
+            self.is_shared = True
+
     def add_segments(self, segments: Sequence[Segment]) -> None:
         """Make the datasets of new segments.
 
         A file that others read takes no new objects: so it is closed, opened for us alone, extended,
-        and shared again. Readers that have it open do not notice.
+        and shared again. The new groups then lead to themselves only, and are found by reference, until the
+        recording ends: linking them to others would change what readers have open, and a kill could
+        tear it. So nothing of what was there before is touched.
         """
+        if self.is_shared:
+            self._open_again()
+        made = [self._create_segment(segment) for segment in segments]
+        self._file.flush()
+        references = self._file[layout.SEGMENTS]
+        for segment, group in zip(segments, made, strict=True):
+            segment.reference = group.ref
+            references[segment.number] = group.ref
+        self._file.flush()
+        if self.is_shared:
+            del made, group, references
+            self._file.swmr_mode = True
+            self._attach()
+            self.reopened += 1
+
+    def _open_again(self) -> None:
         for _ in range(5):
             self._close_file()
             self._file = open_for_writing(self.handle_path)
             if not self._file.swmr_mode:  # else somebody in this process opened it in between
                 break
-        for segment in segments:
-            self._create_segment(segment)
-        self._file.flush()
-        self._file.swmr_mode = True
-        self._attach()
-        self.reopened += 1
 
-    def _create_segment(self, segment: Segment) -> None:
+    def _create_segment(self, segment: Segment) -> h5py.Group:
         shared = segment.slot == SHARED
         pvname = "" if shared else self.names[segment.slot]
         name = f"shared_{segment.dtype.str[1:]}_{segment.capacity}" if shared else pvname
-        group = self._file.create_group(f"{layout.ARRAYS}/{layout.link_name(name, self._taken)}")
-        group.attrs.update(NX_class="NXdata", signal="data", title=name)
+        link = layout.link_name(name, self._taken)
+        if self.is_shared:
+            group = self._file.create_group(None)
+            group[layout.ITSELF] = group
+        else:
+            group = self._file.create_group(f"{layout.ARRAYS}/{link}")
+        group.attrs.update(NX_class="NXdata", signal="data", title=name, link=link)
         filters: dict[str, Any] = deflate_options(segment.dtype.itemsize) if segment.chunks.packed else {}
         if segment.pipeline:
             import hdf5plugin  # its filters register with HDF5 when it is imported
@@ -219,12 +251,12 @@ class Store:
             segment=segment.number,
             interpretation="image" if len(tail) == 2 else "spectrum",
         )
-        segment.path = dataset.name
+        return group
 
     def opened(self, segment: Segment) -> Segment:
         """The segment, with its dataset open."""
         if not segment.chunks.is_attached:
-            segment.chunks.attach(self._file[segment.path].id)
+            segment.chunks.attach(self._file[segment.reference]["data"].id)
         return segment
 
     def _attach(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from daqca.recording import layout
+from daqca.recording import finish, layout
 from daqca.recording.reader import RecordingFile
 
 
@@ -28,8 +28,8 @@ def summary(path: str | os.PathLike[str]) -> dict[str, Any]:
         counts = file.counts
         lost = counts.lost
         arrays = {
-            name: {"shape": list(group["data"].shape), "dtype": str(group["data"].dtype)}
-            for name, group in file.h5[layout.ARRAYS].items()
+            str(group.attrs["link"]): {"shape": list(group["data"].shape), "dtype": str(group["data"].dtype)}
+            for group in finish.array_groups(file.h5)
         }
         return {
             "path": os.fspath(path),

@@ -71,10 +71,15 @@ def flags(path: str | os.PathLike[str]) -> int:
         return _checked(file.read(_SIZE), path)[_FLAGS]
 
 
-def clear_flags(path: str | os.PathLike[str]) -> None:
+def mend(path: str | os.PathLike[str]) -> bool:
     """Take the marks off, and let the file end where it really ends, so that everything opens it.
 
-    Only for a file that nobody writes any more.
+    HDF5 writes where the file ends before it has written so far: a writer that was killed, or whose
+    disk is full, leaves a file that seems cut off. Only for a file that nobody writes any more.
+
+    Returns
+    -------
+    Whether there was anything to mend.
 
     Raises
     ------
@@ -83,12 +88,16 @@ def clear_flags(path: str | os.PathLike[str]) -> None:
     """
     with open(path, "r+b") as file:
         block = bytearray(_checked(file.read(_SIZE), path))
+        size = os.fstat(file.fileno()).st_size
+        told = int.from_bytes(block[_END_OF_FILE : _END_OF_FILE + 8], "little")
+        if not block[_FLAGS] and told <= size:
+            return False
         block[_FLAGS] = 0
-        end = max(int.from_bytes(block[_END_OF_FILE : _END_OF_FILE + 8], "little"), os.fstat(file.fileno()).st_size)
-        block[_END_OF_FILE : _END_OF_FILE + 8] = end.to_bytes(8, "little")
+        block[_END_OF_FILE : _END_OF_FILE + 8] = size.to_bytes(8, "little")
         block[_CHECKSUM:] = lookup3(bytes(block[:_CHECKSUM])).to_bytes(4, "little")
         file.seek(0)
         file.write(block)
+        return True
 
 
 def _checked(block: bytes, path: str | os.PathLike[str]) -> bytes:

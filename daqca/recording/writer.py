@@ -31,6 +31,9 @@ PAUSE = 0.05
 PASS_BYTES = 16 << 20
 """Bytes sorted at a time."""
 
+SETTLE = 0.25
+"""Seconds after the start until the file is shared with readers: arrays that come before are made the plain way."""
+
 HEARTBEAT = 2.0
 """The file says at least so often (s) that it is still being written."""
 
@@ -110,6 +113,7 @@ class Writer(threading.Thread):
 
     def _loop(self, store: Store) -> None:
         next_flush = next_beat = time.monotonic()
+        share_at = next_flush + min(SETTLE, self.options.flush_interval)
         while True:
             stopping = self._stopping
             batches, size = self.inbox.take(PASS_BYTES)
@@ -118,6 +122,9 @@ class Writer(threading.Thread):
                 batches.clear()
                 self.inbox.release(size)
             now = time.monotonic()
+            if now >= share_at:
+                store.share()
+                share_at = float("inf")
             if now >= next_flush:
                 self._flush(store)
                 next_flush = now + self.options.flush_interval
@@ -129,7 +136,7 @@ class Writer(threading.Thread):
                 return
             if not stopping and self.inbox.queued < self.inbox.wake_bytes:
                 pause = max(PAUSE, self._rest_until - now)
-                self.inbox.wait(max(0.001, min(pause, next_flush - now, next_beat - now)))
+                self.inbox.wait(max(0.001, min(pause, next_flush - now, next_beat - now, share_at - now)))
 
     def _take_in(self, store: Store, batches: list[Batch], size: int) -> None:
         if self.error or (self._stopping and time.monotonic() > self._drain_until):
@@ -200,6 +207,7 @@ class Writer(threading.Thread):
     def _fail(self, error: Exception) -> None:
         """Keep the first error, save what can be saved; nothing more is written."""
         if self.error or self.store is None:
+            _log.warning("a further error with %s: %s", self.path, reason(error), exc_info=error)
             return
         self.error = f"writing to {self.path} failed: {reason(error)}"
         _log.error("%s; everything from here on is counted as lost", self.error, exc_info=error)
@@ -224,8 +232,8 @@ class Writer(threading.Thread):
         except Exception as error:
             self._fail(error)
         path = store.handle_path
-        if superblock.flags(path):  # HDF5 could not close it
-            superblock.clear_flags(path)
+        if superblock.mend(path):
+            _log.warning("HDF5 could not close %s; its beginning was mended", self.path)
         try:
             with h5py.File(path, "r", locking=False) as file:
                 self._verify(file)
@@ -237,7 +245,8 @@ class Writer(threading.Thread):
         if not self.error:
             with open_for_writing(path) as file:
                 finish.beautify(file, self._found)
-                finish.set_end(file, self.end_time, self.totals(), complete=True, error="")
+                file.flush()
+                finish.set_end(file, self.end_time, self.totals(), complete=True)
             self.complete = True
 
     def _verify(self, file: h5py.File) -> None:

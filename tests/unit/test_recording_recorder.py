@@ -386,7 +386,7 @@ def test_a_directory_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest
             raise PermissionError(errno.EACCES, "Permission denied")
 
         monkeypatch.setattr(h5py, "File", refuse)
-    with pytest.raises(RecordingError, match="cannot record to .*EACCES, Permission denied"):
+    with pytest.raises(RecordingError, match=r"cannot record to .*EACCES, Permission denied"):
         Recorder(tmp_path / "run.h5", ["a"]).start()
     tmp_path.chmod(0o700)
     assert os.listdir(tmp_path) == []
@@ -408,7 +408,12 @@ def test_when_the_new_file_fails_the_old_one_stays(tmp_path: Path, monkeypatch: 
 
 def test_the_file_explains_itself(tmp_path: Path) -> None:
     path = tmp_path / "run.h5"
-    metadata = {"operator": "A. Nobody", "run": 17, "positions": np.arange(3), "sample": {"name": "µ/x", "tags": ["a", 1]}}
+    metadata = {
+        "operator": "A. Nobody",
+        "run": 17,
+        "positions": np.arange(3),
+        "sample": {"name": "µ/x", "tags": ["a", 1]},
+    }
     record(path, ["x:a", "ü/b"], numbers([0, 1], [1, 2]), metadata=metadata)
     with h5py.File(path) as file:
         assert bool(file.attrs["complete"])
@@ -437,7 +442,9 @@ def test_the_file_explains_itself(tmp_path: Path) -> None:
 def test_viewers_find_something_to_plot(tmp_path: Path) -> None:
     path = tmp_path / "run.h5"
     times = np.arange(30_000) * 1000 + T0
-    record(path, ["a", "b/c", "s"], numbers(np.arange(30_000) % 2, np.arange(30_000), times), Feed().text(2, "x").batch())
+    record(
+        path, ["a", "b/c", "s"], numbers(np.arange(30_000) % 2, np.arange(30_000), times), Feed().text(2, "x").batch()
+    )
     with h5py.File(path) as file:
         entry = file[file.attrs["default"]]
         overview = entry[entry.attrs["default"]]
@@ -504,9 +511,10 @@ def test_an_error_in_the_block_comes_first(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr("daqca.recording.columns.Table.append", fail)
-    with pytest.raises(ZeroDivisionError), Recorder(tmp_path / "run.h5", ["a"]) as recorder:
-        recorder.deliver(numbers([0], [1]))
-        drained(recorder)
+    recorder = Recorder(tmp_path / "run.h5", ["a"]).start()
+    recorder.deliver(numbers([0], [1]))
+    drained(recorder)
+    with pytest.raises(ZeroDivisionError), recorder:
         raise ZeroDivisionError
     assert "EIO" in recorder.stats.error
     assert (recorder.stats.written, recorder.stats.lost) == (0, 1)

@@ -41,8 +41,9 @@ def test_a_file_that_was_never_closed_opens_again(tmp_path: Path, swmr: bool) ->
     assert superblock.flags(copy) == superblock.WRITING | (superblock.SWMR if swmr else 0)
     with pytest.raises(OSError, match="already open"):
         h5py.File(copy, "r")
-    superblock.clear_flags(copy)
+    assert superblock.mend(copy)
     assert superblock.flags(copy) == 0
+    assert not superblock.mend(copy)
     with h5py.File(copy, "r+") as file:
         assert file["x"][:].tolist() == list(range(1000))
 
@@ -54,5 +55,19 @@ def test_what_is_not_ours_is_refused_and_left_alone(tmp_path: Path, content: byt
     with pytest.raises(RecordingError, match="not a recording"):
         superblock.flags(path)
     with pytest.raises(RecordingError, match="not a recording"):
-        superblock.clear_flags(path)
+        superblock.mend(path)
     assert path.read_bytes() == content
+
+
+def test_a_file_that_ends_before_it_should_opens_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w", libver=LIBVER) as file:
+        file["x"] = np.arange(10)
+        file["y"] = np.zeros(100_000, "u1")
+    with open(path, "r+b") as raw:
+        raw.truncate(path.stat().st_size - 50_000)
+    with pytest.raises(OSError, match="truncated"):
+        h5py.File(path, "r")
+    assert superblock.mend(path)
+    with h5py.File(path) as file:
+        assert file["x"][:].tolist() == list(range(10))
