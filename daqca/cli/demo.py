@@ -88,7 +88,7 @@ Examples:
     "--rate",
     type=float,
     callback=above_zero,
-    default=100_000.0,
+    default=200_000.0,
     show_default=True,
     help=f"Scalar updates per second, of {FAST:,} PVs.",
 )

@@ -55,7 +55,7 @@ def draw(path: Path, recording: Path, results: Results) -> None:
     import matplotlib
 
     with matplotlib.rc_context(_STYLE), RecordingFile(recording) as file:
-        figure = Figure(figsize=(13, 8.2), layout=ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.15))
+        figure = Figure(figsize=(13.5, 8.4), layout=ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.15))
         grid = figure.add_gridspec(2, 6)
         _draw_rates(figure.add_subplot(grid[0, :4]), file, results)
         _draw_frame(figure.add_subplot(grid[0, 4:]), file, results)
@@ -74,7 +74,8 @@ def _draw_rates(axes: Axes, file: RecordingFile, results: Results) -> None:
     stamps = file.h5["entry/scalars/time"][:]
     frames = file.frames(_image(file))
     frame_stamps = frames.times[frames.lengths > 0]
-    begin = file.start_time
+    # From the first frame on, when all is under way.
+    begin = int(frame_stamps[0]) if len(frame_stamps) else file.start_time
     # Whole bins only: the rate of a part of one would look like a drop.
     bins = np.arange(0.0, (max(stamps.max(initial=begin), begin + 5e8) - begin) / 1e9, 0.25)
     middle = (bins[:-1] + bins[1:]) / 2
@@ -82,7 +83,7 @@ def _draw_rates(axes: Axes, file: RecordingFile, results: Results) -> None:
     pictures = np.histogram((frame_stamps - begin) / 1e9, bins)[0] / 0.25
     axes.fill_between(middle, scalars / 1e3, color=_BLUE, alpha=0.25, linewidth=0)
     axes.plot(middle, scalars / 1e3, color=_BLUE, linewidth=1.8)
-    axes.set(xlabel="seconds since the start", xlim=(0, middle[-1] if len(middle) else 1))
+    axes.set(xlabel="seconds since the first frame", xlim=(0, middle[-1] if len(middle) else 1))
     axes.set_ylabel("thousand scalar updates per second", color=_BLUE)
     axes.set_ylim(0, max(1.0, scalars.max(initial=0) / 1e3 * 1.25))
     other: Any = axes.twinx()
@@ -104,8 +105,8 @@ def _draw_frame(axes: Axes, file: RecordingFile, results: Results) -> None:
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_visible(False)
-    height, width = image.shape
-    axes.set_title(f"The last of {results.check.frames:,} frames, {width} x {height}")
+    axes.set_title(f"The last of {results.check.frames:,} frames")
+    axes.set_xlabel(f"{image.shape[1]} x {image.shape[0]} pixels, each of them checked")
 
 
 def _draw_cold_and_warm(axes: Axes, results: Results) -> None:

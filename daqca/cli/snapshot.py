@@ -108,7 +108,8 @@ def _print_table(taken: Snapshot, output: str | None) -> None:
         rows.append((outcome.text, f"[{colour}]{count:,}[/]"))
     if taken.elapsed > 0:
         rows.append(("time", f"{taken.elapsed:.3f} s"))
-        rows.append(("rate", f"{len(taken) / taken.elapsed:,.0f} PVs/s"))
+        if taken.ok.all():  # else the time is that of waiting for what is missing
+            rows.append(("rate", f"{len(taken) / taken.elapsed:,.0f} PVs/s"))
     for label, text in rows:
         table.add_row(label, text)
     console().print(table)
