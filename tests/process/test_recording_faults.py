@@ -141,8 +141,8 @@ KILLED_AT_THE_END = """
 import os, signal, sys
 from daqca.recording import Recorder, finish
 from support.recording import *
-def die(*arguments):
-    result = original(*arguments)
+def die(*arguments, **options):
+    result = original(*arguments, **options)
     os.kill(os.getpid(), signal.SIGKILL)
 original = getattr(finish, sys.argv[2])
 setattr(finish, sys.argv[2], die)
