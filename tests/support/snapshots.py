@@ -56,5 +56,9 @@ def with_metadata():
 
 def same_value(one, other):
     if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
-        return type(one) is type(other) and one.dtype == other.dtype and np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+        return (
+            type(one) is type(other)
+            and one.dtype == other.dtype
+            and np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+        )
     return type(one) is type(other) and (one == other or (one != one and other != other))
