@@ -158,11 +158,19 @@ class Delivery:
 
     def _mixed(self, link: Link, records: Records, kinds: npt.NDArray[np.uint8], batch: Batch) -> None:
         updates = kinds == Kind.UPDATE
-        if updates.any():
-            self._table.values(pick(records, updates), batch)
+        connected = np.flatnonzero(kinds == Kind.CONNECTED)
+        if len(connected) and updates.any():
+            # What came before a channel connected again is no value of the channel that it is now.
+            since = np.full(self._table.capacity, -1, np.int64)
+            since[records["slot"][connected]] = connected
+            places = np.flatnonzero(updates)
+            updates[places] = places > since[records["slot"][places]]
         changes = (kinds == Kind.CONNECTED) | (kinds == Kind.DISCONNECTED) | (kinds == Kind.ACCESS)
         if changes.any():
             self._table.connections(pick(records, changes))
+        if updates.any():
+            self._table.values(pick(records, updates), batch)
+        if changes.any():
             for wait in self._connecting:
                 wait.look()
         answers = (kinds == Kind.READ) | (kinds == Kind.WRITTEN) | (kinds == Kind.FAILED)

@@ -316,14 +316,22 @@ class Engine:
     def _take_monitored(self, slots: Slots, collected: Collected) -> npt.NDArray[np.bool_]:
         """Put what the table has of monitored PVs into `collected`; returns which those are."""
         with self._lock:
-            monitored = np.zeros(len(slots), np.bool_)
-            for users in self._monitored.values():
-                inside = slots < len(users)
-                monitored |= inside & (users[np.where(inside, slots, 0)] > 0)
+            readable = (self._table.access[slots] & Access.READ) != 0
+            readable |= self._table.state[slots] != ChannelState.CONNECTED
+            monitored = self._is_monitored(slots) & readable
             last = self._table.last[slots]
             taken: npt.NDArray[np.bool_] = monitored & (last["kind"] != 0)
             collected.take(np.flatnonzero(taken), last[taken], slots[taken], self._table)
             return taken
+
+    def _is_monitored(self, slots: Slots, but: int = 0) -> npt.NDArray[np.bool_]:
+        """Which of these are monitored with any mask but this one, shape (n,). The caller holds the lock."""
+        monitored = np.zeros(len(slots), np.bool_)
+        for mask, users in self._monitored.items():
+            if mask != but:
+                inside = slots < len(users)
+                monitored |= inside & (users[np.where(inside, slots, 0)] > 0)
+        return monitored
 
     def get(self, name: str, timeout: float = 5.0) -> Reading:
         """Read one PV from its server.
@@ -413,7 +421,7 @@ class Engine:
         mask
             What to be told of: `daqca.ca.dbr.Mask`.
         """
-        unique = list(dict.fromkeys(names))
+        unique = names if isinstance(names, str) else list(dict.fromkeys(names))
         slots = self.slots(unique)
         target = sink if hasattr(sink, "deliver") else CallbackSink(sink, self._dispatcher)
         subscription = Subscription(unique, slots, target, int(mask))
@@ -445,10 +453,11 @@ class Engine:
             turned: npt.NDArray[np.bool_]
             if change > 0:
                 turned = users[slots] == 0
-                users[slots] += np.uint32(1)
-            else:
-                users[slots] -= np.uint32(1)
+            users[slots] += np.uint32(change % 2**32)
+            if change < 0:
                 turned = users[slots] == 0
+            # Between one subscription and the next nobody keeps the last value up to date.
+            self._table.forget(slots[turned & ~self._is_monitored(slots, but=mask)])
             return turned
 
     def record(

@@ -111,16 +111,28 @@ class Table:
             return 0, 1, bytes(self.text[slot]).ljust(self.text.itemsize, b"\0")
         return self.data[slot]
 
+    def forget(self, slots: npt.NDArray[np.integer]) -> None:
+        """The last values of these PVs are not kept up to date any more, or not yet again."""
+        self.last["kind"][slots] = 0
+        if self.data:
+            for slot in slots.tolist():
+                self.data.pop(slot, None)
+
     def _keep(self, slot: int, dbr_type: int, count: int, data: memoryview, block_size: int) -> None:
         # A small part of a large block is copied, so that it does not keep the whole block in memory.
         self.data[slot] = (dbr_type, count, data if 2 * len(data) > block_size else bytes(data))
 
     def connections(self, records: Records) -> None:
-        """Take in CONNECTED, DISCONNECTED and ACCESS events, oldest first."""
+        """Take in CONNECTED, DISCONNECTED and ACCESS events, oldest first.
+
+        The last value of a channel that was lost stays, stale; when it connects again, there is none until
+        its server sends one.
+        """
         for kind in np.unique(records["kind"]).tolist() if len(records) > 1 else [int(records["kind"][0])]:
             part = pick(records, records["kind"] == kind)
             slots = part["slot"]
             if kind == Kind.CONNECTED:
+                self.forget(slots)
                 self.native_type[slots] = part["dbr_type"]
                 self.native_count[slots] = part["count"]
                 self.access[slots] = part["status"]

@@ -1,0 +1,5 @@
+"""Fixtures that the tests of this folder share with those of ``tests/ioc``."""
+
+from support.engines import engine, make_engine
+
+__all__ = ["engine", "make_engine"]
