@@ -21,6 +21,8 @@ Slots = npt.NDArray[np.uint32]
 
 NO_CIRCUIT = 0xFFFF
 UNKNOWN_TYPE = 255
+MAX_STEPS = 8
+"""So often new requests step over old ones before the ring grows."""
 
 
 def distinct(values: npt.NDArray[Any]) -> list[int]:
@@ -360,7 +362,7 @@ class Requests(Table):
         id_ = self._next
         row = id_ & (self.capacity - 1)
         if self.kind[row]:
-            self._make_room(id_, 1)
+            id_ = self._make_room(1)
             row = id_ & (self.capacity - 1)
         self._next = id_ + 1 if id_ < 0xFFFFFFFF else 1
         self.id[row] = id_
@@ -374,10 +376,7 @@ class Requests(Table):
     def add(self, slots: Slots, kind: int, dbr_type: int = AUTO, count: int = 0) -> U4:
         """One request for each slot, none on a circuit yet; returns their ids, consecutive."""
         n = len(slots)
-        if self._next + n > 0xFFFFFFFF:
-            self._next = 1
-        first = self._next
-        self._make_room(first, n)
+        first = self._make_room(n)
         self._next = first + n
         ids = np.arange(first, first + n, dtype=np.uint32)
         begin = first & (self.capacity - 1)
@@ -410,14 +409,22 @@ class Requests(Table):
         """Rows of the requests that were sent on this circuit and are not answered."""
         return np.flatnonzero((self.kind != 0) & (self.circuit == circuit))
 
-    def _make_room(self, first: int, n: int) -> None:
-        """Grow the ring until the rows of `n` ids from `first` are free."""
+    def _make_room(self, n: int) -> int:
+        """The first of `n` ids whose rows are free: ids in use are stepped over, or the ring grows."""
+        steps = 0
         while True:
+            if self._next + n > 0xFFFFFFFF:
+                self._next = 1
+            begin = self._next & (self.capacity - 1)
             if n <= self.capacity:
-                begin = first & (self.capacity - 1)
-                wrapped = max(begin + n - self.capacity, 0)
-                if not self.kind[begin : begin + n].any() and not self.kind[:wrapped].any():
-                    return
+                window, wrapped = self.kind[begin : begin + n], self.kind[: max(begin + n - self.capacity, 0)]
+                if not window.any() and not wrapped.any():
+                    return self._next
+                # A few old requests, that wait for what is never found, must not make the ring grow for ever.
+                if steps < MAX_STEPS and np.count_nonzero(self.kind) <= self.capacity // 8:
+                    steps += 1
+                    self._next += int(np.flatnonzero(np.concatenate((window, wrapped)))[-1]) + 1
+                    continue
             if self.capacity >= 1 << 28:
                 raise DaqcaError(f"{self.capacity} requests are outstanding: the servers do not answer")
             self._double(n)

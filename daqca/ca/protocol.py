@@ -144,7 +144,7 @@ class NameMessages:
     Parameters
     ----------
     names
-        PV names; each at most 16,000 bytes in UTF-8, none empty.
+        PV names; each at most 16,000 bytes in UTF-8, none empty or with a zero byte.
     cids
         Client ids, shape (n,).
 
@@ -154,13 +154,25 @@ class NameMessages:
         The messages, one after the other.
     starts
         Where each begins, and the end of the last; int64, shape (n + 1,).
+
+    Raises
+    ------
+    ConfigurationError
+        One of the names cannot be one.
     """
 
     __slots__ = ("block", "cids", "starts")
 
     def __init__(self, names: Sequence[str], cids: U4):
         joined = "\0".join(names)
-        text = joined.encode()
+        try:
+            text = joined.encode()
+        except UnicodeEncodeError as error:
+            name = names[joined.count("\0", 0, error.start)]
+            raise ConfigurationError(f"{name[:40]!r} cannot be the name of a PV: it has half a character") from None
+        if text.count(b"\0") >= max(len(names), 1):
+            name = next(name for name in names if "\0" in name)
+            raise ConfigurationError(f"{name[:40]!r} cannot be the name of a PV: servers read up to the zero only")
         if len(text) == len(joined):
             lengths = np.fromiter(map(len, names), np.int64, len(names))
         else:
