@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import zlib
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -24,13 +23,14 @@ from daqca.engine.dispatcher import Dispatcher
 from daqca.engine.info import ChannelInfo, PutResult
 from daqca.engine.local import LocalLink
 from daqca.engine.puts import put_many, put_one
-from daqca.engine.reads import Collect, Collected, One, make_metadata, make_snapshot, read_outcome
+from daqca.engine.reads import One
 from daqca.engine.sinks import CallbackSink, Sink, Subscription
+from daqca.engine.snapshots import Partial, Taking
 from daqca.engine.table import ChannelState, Table
 from daqca.engine.waits import ConnectWait, Progress, wait_all
 from daqca.errors import EngineClosedError
-from daqca.events import Access, Batch, Kind
-from daqca.link import AUTO, CTRL, Link
+from daqca.events import Access, Batch
+from daqca.link import Link
 from daqca.outcome import Outcome
 from daqca.reading import UNKNOWN_TYPE, Reading
 from daqca.snapshot import Snapshot
@@ -188,12 +188,19 @@ class Engine:
         self._connect(slots, timeout, progress)
         return self.channels(names)
 
-    def _connect(self, slots: Slots, timeout: float, progress: Progress | None = None) -> None:
+    def _connect(
+        self,
+        slots: Slots,
+        timeout: float,
+        progress: Progress | None = None,
+        more: Callable[[], None] | None = None,
+    ) -> None:
         if (self._table.state[slots] == ChannelState.CONNECTED).all():
             return
-        wait = ConnectWait(np.unique(slots), self._table)
+        wait = ConnectWait(slots, self._table)
         with self._delivery.waiting(wait):
-            wait_all([wait], timeout, lambda: len(slots) - wait.missing(), len(slots), progress)
+            wait_all([wait], timeout, lambda: len(slots) - wait.missing(), len(slots), progress, more)
+        self._check_open()
 
     def channels(self, names: Sequence[str]) -> list[ChannelInfo]:
         """What is known of these channels now, without waiting for any to connect."""
@@ -226,7 +233,7 @@ class Engine:
         form: str = "time",
         fresh: bool = True,
         progress: Progress | None = None,
-        partial: Callable[[Snapshot], None] | None = None,
+        partial: Partial | None = None,
     ) -> Snapshot:
         """Read many PVs at once.
 
@@ -251,78 +258,7 @@ class Engine:
         """
         if form not in ("time", "ctrl"):
             raise ValueError(f"form={form!r}: a snapshot is of form 'time' or 'ctrl'")
-        started, begin = time.time_ns(), time.monotonic()
-        slots = self.slots(names)
-        collected = Collected(len(slots))
-        if fresh:
-            ask = np.arange(len(slots))
-        else:
-            taken = self._take_monitored(slots, collected)
-            ask = np.flatnonzero(~taken)
-        operations = self._read(slots[ask], ask, collected, AUTO)
-        details = Collected(len(slots)) if form == "ctrl" else None
-        if details is not None:
-            operations += self._read(slots, np.arange(len(slots)), details, CTRL)
-
-        def result() -> Snapshot:
-            with self._lock:
-                state = self._table.state[slots]
-                outcome = read_outcome(collected.records, state)
-                outcome[collected.records["kind"] == Kind.UPDATE] = Outcome.OK
-                if not fresh:
-                    outcome[(collected.records["kind"] == Kind.UPDATE) & (state != ChannelState.CONNECTED)] = (
-                        Outcome.STALE
-                    )
-                metadata = make_metadata(details) if details is not None else None
-                elapsed = time.monotonic() - begin
-                return make_snapshot(names, slots, collected, outcome, self._table, metadata, started, elapsed)
-
-        def done() -> int:
-            return len(slots) - sum(operation.left for _, operation in operations if operation.collected is collected)
-
-        def more() -> None:
-            if partial is not None:
-                snap = result()
-                snap.outcome[~np.isin(collected.records["kind"], (Kind.READ, Kind.UPDATE, Kind.FAILED))] = (
-                    Outcome.PENDING
-                )
-                partial(snap)
-
-        try:
-            wait_all(
-                [operation for _, operation in operations],
-                timeout,
-                done,
-                len(slots),
-                progress,
-                more if partial else None,
-            )
-        finally:
-            for link, operation in operations:
-                if not operation.done:
-                    link.cancel(operation)
-        return result()
-
-    def _read(
-        self, slots: Slots, positions: npt.NDArray[np.int64], collected: Collected, dbr_type: int
-    ) -> list[tuple[Link, Collect]]:
-        operations: list[tuple[Link, Collect]] = []
-        for shard, part, local in self._by_shard(slots):
-            operation = Collect(collected, positions[part])
-            shard.link.read(local, operation, dbr_type)
-            operations.append((shard.link, operation))
-        return operations
-
-    def _take_monitored(self, slots: Slots, collected: Collected) -> npt.NDArray[np.bool_]:
-        """Put what the table has of monitored PVs into `collected`; returns which those are."""
-        with self._lock:
-            readable = (self._table.access[slots] & Access.READ) != 0
-            readable |= self._table.state[slots] != ChannelState.CONNECTED
-            monitored = self._is_monitored(slots) & readable
-            last = self._table.last[slots]
-            taken: npt.NDArray[np.bool_] = monitored & (last["kind"] != 0)
-            collected.take(np.flatnonzero(taken), last[taken], slots[taken], self._table)
-            return taken
+        return Taking(self, names, form, fresh).run(timeout, progress, partial)
 
     def _is_monitored(self, slots: Slots, but: int = 0) -> npt.NDArray[np.bool_]:
         """Which of these are monitored with any mask but this one, shape (n,). The caller holds the lock."""

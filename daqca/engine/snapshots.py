@@ -1,0 +1,96 @@
+"""Taking one snapshot: what is asked of which shard, what the table already has, and what came of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from daqca.engine.reads import Collect, Collected, make_metadata, make_snapshot, read_outcome
+from daqca.engine.table import ChannelState
+from daqca.engine.waits import Progress, wait_all
+from daqca.events import Access, Kind
+from daqca.link import AUTO, CTRL, Link
+from daqca.outcome import Outcome
+from daqca.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from daqca.engine.engine import Engine
+
+Partial = Callable[[Snapshot], None]
+_ANSWERED = (int(Kind.READ), int(Kind.UPDATE), int(Kind.FAILED))
+
+
+class Taking:
+    """One call of `Engine.snapshot`, which explains the parameters. What is to be asked is asked at once."""
+
+    def __init__(self, engine: Engine, names: Sequence[str], form: str, fresh: bool):
+        self._started, self._begin = time.time_ns(), time.monotonic()
+        self._engine = engine
+        self._names = names
+        self._fresh = fresh
+        self._slots = slots = engine.slots(names)
+        self._collected = Collected(len(slots))
+        self._details = Collected(len(slots)) if form == "ctrl" else None
+        ask = np.arange(len(slots)) if fresh else np.flatnonzero(~self._take_monitored())
+        self._operations: list[tuple[Link, Collect]] = []
+        self._ask(ask, self._collected, AUTO)
+        if self._details is not None:
+            self._ask(np.arange(len(slots)), self._details, CTRL)
+
+    def _ask(self, positions: npt.NDArray[np.int64], collected: Collected, dbr_type: int) -> None:
+        for shard, part, local in self._engine._by_shard(self._slots[positions]):
+            operation = Collect(collected, positions[part])
+            shard.link.read(local, operation, dbr_type)
+            self._operations.append((shard.link, operation))
+
+    def _take_monitored(self) -> npt.NDArray[np.bool_]:
+        """Put what the table has of monitored PVs into the answers; returns which those are."""
+        engine, slots = self._engine, self._slots
+        with engine._lock:
+            table = engine._table
+            readable = (table.access[slots] & Access.READ) != 0
+            readable |= table.state[slots] != ChannelState.CONNECTED
+            last = table.last[slots]
+            taken: npt.NDArray[np.bool_] = engine._is_monitored(slots) & readable & (last["kind"] != 0)
+            self._collected.take(np.flatnonzero(taken), last[taken], slots[taken], table)
+            return taken
+
+    def run(self, timeout: float, progress: Progress | None, partial: Partial | None) -> Snapshot:
+        """Wait for the answers, or until the time is over."""
+        waits = [operation for _, operation in self._operations]
+
+        def more() -> None:
+            if partial is not None:
+                partial(self._result(at_end=False))
+
+        try:
+            wait_all(waits, timeout, self._done, len(self._slots), progress, more if partial else None)
+        finally:
+            for link, operation in self._operations:
+                if not operation.done:
+                    link.cancel(operation)
+        return self._result()
+
+    def _done(self) -> int:
+        left = sum(operation.left for _, operation in self._operations if operation.collected is self._collected)
+        return len(self._slots) - left
+
+    def _result(self, at_end: bool = True) -> Snapshot:
+        """The snapshot of what there is; what is not answered is PENDING unless this is the end."""
+        kinds = self._collected.records["kind"]
+        with self._engine._lock:
+            table = self._engine._table
+            state = table.state[self._slots]
+            outcome = read_outcome(self._collected.records, state)
+            taken = kinds == Kind.UPDATE
+            outcome[taken] = np.where(state[taken] == ChannelState.CONNECTED, Outcome.OK, Outcome.STALE)
+            if not at_end:
+                outcome[~np.isin(kinds, _ANSWERED)] = Outcome.PENDING
+            metadata = make_metadata(self._details) if self._details is not None else None
+            elapsed = time.monotonic() - self._begin
+            names, slots, collected = self._names, self._slots, self._collected
+            return make_snapshot(names, slots, collected, outcome, table, metadata, self._started, elapsed)
