@@ -108,6 +108,7 @@ class Delivery:
         self._shards: dict[int, Shard] = {}
         self._subscriptions: list[Subscription] = []
         self._connecting: list[ConnectWait] = []
+        self._closed = False
 
     def add_link(self, link: Link, identity: bool) -> Shard:
         """Take batches of this link."""
@@ -189,6 +190,8 @@ class Delivery:
         """Have `wait` looked at whenever channels connect."""
         with self._lock:
             self._connecting.append(wait)
+            if self._closed:
+                wait.complete()
             wait.look()
         try:
             yield
@@ -244,6 +247,7 @@ class Delivery:
                 for operation in shard.link.operations:
                     operation.complete()
         with self._lock:
+            self._closed = True
             for wait in self._connecting:
                 wait.complete()
 

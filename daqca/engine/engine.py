@@ -23,7 +23,7 @@ from daqca.engine.dispatcher import Dispatcher
 from daqca.engine.info import ChannelInfo, PutResult
 from daqca.engine.local import LocalLink
 from daqca.engine.puts import put_many, put_one
-from daqca.engine.reads import One
+from daqca.engine.reads import One, give_up
 from daqca.engine.sinks import CallbackSink, Sink, Subscription
 from daqca.engine.snapshots import Partial, Taking
 from daqca.engine.table import ChannelState, Table
@@ -285,9 +285,13 @@ class Engine:
         self._check_open()
         link = self._links[self._shard_of[slot]]
         operation = One()
-        link.read_one(int(self._local[slot]), operation, timeout)
-        if not operation.done:
-            link.cancel(operation)
+        try:
+            link.read_one(int(self._local[slot]), operation, timeout)
+        finally:  # a Ctrl-C too gives it up
+            if not operation.done:
+                give_up(link, operation)
+        if operation.row is None:
+            self._check_open()
         return self._delivery.reading(name, slot, operation)
 
     # --- writing --------------------------------------------------------------------------------

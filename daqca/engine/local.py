@@ -13,7 +13,6 @@ from daqca.ca.settings import Settings
 from daqca.link import AUTO, Deliver, Slots
 from daqca.operations import Operation, Operations
 
-
 _NONE = 0xFFFFFFFF
 
 

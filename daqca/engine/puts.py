@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from daqca.ca.conversion import encode_value, fits
 from daqca.engine.info import PutResult
-from daqca.engine.reads import NO_WRITE_ACCESS, Collect, Collected, One, read_outcome
+from daqca.engine.reads import NO_WRITE_ACCESS, Collect, Collected, One, give_up, read_outcome
 from daqca.engine.table import ChannelState
 from daqca.engine.waits import wait_all
 from daqca.errors import ConversionError
@@ -20,6 +20,7 @@ from daqca.outcome import Outcome
 
 if TYPE_CHECKING:
     from daqca.engine.engine import Engine
+    from daqca.link import Link
 
 _CHAR = 4
 _STRING = 0
@@ -38,11 +39,15 @@ def put_one(engine: Engine, name: str, slot: int, value: Any, wait: bool, timeou
         raise delivery.error(name, slot, "put", (slot, Kind.FAILED, 0, NO_WRITE_ACCESS))
     link = engine._links[engine._shard_of[slot]]
     operation = One() if wait else None
-    link.write_one(int(engine._local[slot]), int(dbr_type), count, payload, operation, deadline - time.monotonic())
+    try:
+        link.write_one(int(engine._local[slot]), int(dbr_type), count, payload, operation, deadline - time.monotonic())
+    finally:
+        if operation is not None:
+            give_up(link, operation)
     if operation is None:
         return
-    if not operation.done:
-        link.cancel(operation)
+    if operation.row is None:
+        engine._check_open()
     if operation.row is None or operation.row[1] != Kind.WRITTEN:
         raise delivery.error(name, slot, "put", operation.row)
 
@@ -57,48 +62,107 @@ def put_many(
 ) -> PutResult:
     """See `Engine.put_many`."""
     deadline = time.monotonic() + timeout
-    engine._connect(slots, timeout)
-    table, n = engine._table, len(slots)
-    states = np.array([Outcome.NEVER_FOUND, Outcome.PENDING, Outcome.DISCONNECTED], np.uint8)
-    outcome = states[table.state[slots]]
-    ready = outcome == Outcome.PENDING
-    outcome[ready & ((table.access[slots] & Access.WRITE) == 0)] = Outcome.NO_WRITE_ACCESS
-    ready = outcome == Outcome.PENDING
-    errors: dict[str, str] = {}
-    collected = Collected(n)
-    numbers, together = _numbers(values, table.native_type[slots], table.native_count[slots])
-    together &= ready
-    operations = []
-    for shard, part, local in engine._by_shard(slots[together]):
-        positions = np.flatnonzero(together)[part]
-        operation = Collect(collected, positions) if wait else None
-        shard.link.write_doubles(local, numbers[positions], operation)
-        operations.append((shard.link, operation))
-    for position in np.flatnonzero(ready & ~together).tolist():
-        slot = int(slots[position])
-        native, count = int(table.native_type[slot]), int(table.native_count[slot])
+    puts = _Puts(engine, names, slots, values, wait)
+    try:
+        puts.send()
+        if puts.left.any():
+            # What connects is written then, so that a PV that does not exist keeps no other waiting.
+            engine._connect(slots, timeout, more=puts.send)
+            puts.send()
+        wait_all([operation for _, operation in puts.waits], deadline - time.monotonic(), lambda: 0, len(slots))
+    finally:
+        for link, operation in puts.waits:
+            give_up(link, operation)
+    if any(operation.left for _, operation in puts.waits):
+        engine._check_open()
+    return puts.result()
+
+
+class _Puts:
+    """Many puts: each is sent when its channel is connected.
+
+    Attributes
+    ----------
+    left
+        Which were not sent yet, and not refused either; shape (n,).
+    waits
+        What is to be confirmed.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        names: Sequence[str],
+        slots: npt.NDArray[np.uint32],
+        values: Sequence[Any] | npt.NDArray[Any],
+        wait: bool,
+    ):
+        n = len(slots)
+        self.left = np.ones(n, np.bool_)
+        self.waits: list[tuple[Link, Collect]] = []
+        self._engine, self._names, self._slots, self._values, self._wait = engine, names, slots, values, wait
+        self._outcome = np.full(n, Outcome.PENDING, np.uint8)
+        self._errors: dict[str, str] = {}
+        self._collected = Collected(n)
+        self._numbers, self._scalar = _numbers(values)
+        _, first, counts = np.unique(slots, return_inverse=True, return_counts=True)
+        # Several values for one PV are written one after the other, in their order.
+        self._once = counts[first.reshape(-1)] == 1
+
+    def send(self) -> None:
+        """Send what is connected now."""
+        engine, slots, table = self._engine, self._slots, self._engine._table
+        ready = self.left & (table.state[slots] == ChannelState.CONNECTED)
+        if not ready.any():
+            return
+        self.left &= ~ready
+        refused = ready & ((table.access[slots] & Access.WRITE) == 0)
+        self._outcome[refused] = Outcome.NO_WRITE_ACCESS
+        ready &= ~refused
+        native = table.native_type[slots]
+        # A server may cast a double above 127 to eight bits as it likes, so CHAR goes as CHAR, alone.
+        together = ready & self._scalar & self._once & (table.native_count[slots] == 1)
+        together &= (native != _STRING) & (native != _CHAR)
+        together[together] &= fits(self._numbers[together], native[together])
+        for shard, part, local in engine._by_shard(slots[together]):
+            positions = np.flatnonzero(together)[part]
+            operation = self._operation(shard.link, positions)
+            shard.link.write_doubles(local, self._numbers[positions], operation)
+        for position in np.flatnonzero(ready & ~together).tolist():
+            self._send_one(position)
+
+    def _send_one(self, position: int) -> None:
+        engine, slot, name = self._engine, int(self._slots[position]), self._names[position]
+        native, count = int(engine._table.native_type[slot]), int(engine._table.native_count[slot])
         try:
-            encoded = encode_value(values[position], native, count, names[position])
+            dbr_type, n, payload = encode_value(self._values[position], native, count, name)
         except ConversionError as error:
-            outcome[position] = Outcome.BAD_VALUE
-            errors[names[position]] = str(error)
-            continue
-        operation = Collect(collected, np.array([position])) if wait else None
+            self._outcome[position] = Outcome.BAD_VALUE
+            self._errors[name] = str(error)
+            return
         link = engine._links[engine._shard_of[slot]]
-        link.write_one(int(engine._local[slot]), int(encoded[0]), encoded[1], encoded[2], operation)
-        operations.append((link, operation))
-    sent = outcome == Outcome.PENDING
-    eca = np.zeros(n, np.uint8)
-    if not wait:
-        outcome[sent] = Outcome.SENT
-        return PutResult(names, outcome, eca, errors)
-    waits = [(link, operation) for link, operation in operations if operation is not None]
-    wait_all([operation for _, operation in waits], deadline - time.monotonic(), lambda: 0, n)
-    for link, operation in waits:
-        if not operation.done:
-            link.cancel(operation)
-    _judge(collected, sent, outcome, eca)
-    return PutResult(names, outcome, eca, errors)
+        operation = self._operation(link, np.array([position]))
+        link.write_one(int(engine._local[slot]), int(dbr_type), n, payload, operation)
+
+    def _operation(self, link: Link, positions: npt.NDArray[np.int64]) -> Collect | None:
+        if not self._wait:
+            return None
+        operation = Collect(self._collected, positions)
+        self.waits.append((link, operation))
+        return operation
+
+    def result(self) -> PutResult:
+        """What became of each."""
+        n, outcome = len(self._slots), self._outcome
+        absent = np.array([Outcome.NEVER_FOUND, Outcome.TIMEOUT, Outcome.DISCONNECTED], np.uint8)
+        outcome[self.left] = absent[self._engine._table.state[self._slots[self.left]]]
+        sent = outcome == Outcome.PENDING
+        eca = np.zeros(n, np.uint8)
+        if self._wait:
+            _judge(self._collected, sent, outcome, eca)
+        else:
+            outcome[sent] = Outcome.SENT
+        return PutResult(self._names, outcome, eca, self._errors)
 
 
 def _judge(
@@ -115,23 +179,16 @@ def _judge(
     eca[failed] = collected.records["status"][failed]
 
 
-def _numbers(
-    values: Sequence[Any] | npt.NDArray[Any], native: npt.NDArray[np.uint8], counts: npt.NDArray[np.uint32]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """The values as numbers, and which of them can go together: scalar numbers that fit scalar numeric PVs."""
+def _numbers(values: Sequence[Any] | npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """The values as numbers, and which of them are scalar numbers."""
     n = len(values)
-    if isinstance(values, np.ndarray) and values.dtype.kind in "iufb":
-        numbers = values.astype(np.float64)
-        scalar = np.ones(n, np.bool_)
-    else:
-        scalar = np.fromiter((isinstance(v, (int, float, np.number, np.bool_)) for v in values), np.bool_, n)
-        numbers = np.zeros(n, np.float64)
-        for i in np.flatnonzero(scalar).tolist():
-            try:
-                numbers[i] = values[i]
-            except OverflowError:
-                scalar[i] = False
-    # A server may cast a double above 127 to eight bits as it likes, so CHAR goes as CHAR, alone.
-    together = scalar & (counts == 1) & (native != _STRING) & (native != _CHAR)
-    together[together] &= fits(numbers[together], native[together])
-    return numbers, together
+    if isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "iufb":
+        return values.astype(np.float64), np.ones(n, np.bool_)
+    scalar = np.fromiter((isinstance(v, (int, float, np.number, np.bool_)) for v in values), np.bool_, n)
+    numbers = np.zeros(n, np.float64)
+    for i in np.flatnonzero(scalar).tolist():
+        try:
+            numbers[i] = values[i]
+        except (OverflowError, TypeError):
+            scalar[i] = False
+    return numbers, scalar

@@ -12,6 +12,7 @@ from daqca.ca.dbr import decode_metadata
 from daqca.ca.eca import ECA, message_number
 from daqca.engine.table import Table
 from daqca.events import EVENT, EVENT_BLOCK, Batch, BatchBuilder, Kind, Records, has_block, has_number, pick, place
+from daqca.link import Link
 from daqca.operations import Operation
 from daqca.outcome import Outcome
 from daqca.reading import Metadata
@@ -116,6 +117,12 @@ class One(Operation):
         """See `Operation.accept`."""
         self.batch = Batch(records, batch.block)
         self.row = tuple(next(iter(self.batch)))
+
+
+def give_up(link: Link, operation: Operation) -> None:
+    """Forget an operation that was asked of a link and is not complete: no answer to it is waited for any more."""
+    if not operation.done and operation.first:
+        link.cancel(operation)
 
 
 def read_outcome(records: Records, state: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from daqca.engine.reads import Collect, Collected, make_metadata, make_snapshot, read_outcome
+from daqca.engine.reads import Collect, Collected, give_up, make_metadata, make_snapshot, read_outcome
 from daqca.engine.table import ChannelState
 from daqca.engine.waits import Progress, wait_all
 from daqca.events import Access, Kind
@@ -71,8 +71,9 @@ class Taking:
             wait_all(waits, timeout, self._done, len(self._slots), progress, more if partial else None)
         finally:
             for link, operation in self._operations:
-                if not operation.done:
-                    link.cancel(operation)
+                give_up(link, operation)
+        if any(operation.left for operation in waits):
+            self._engine._check_open()
         return self._result()
 
     def _done(self) -> int:
