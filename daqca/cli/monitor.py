@@ -56,17 +56,12 @@ def monitor(
         first = _first_look(engine, wanted, timeout)
         inbox = _Inbox()
         with engine.subscribe(wanted, inbox) as subscription:
-            updates = _Updates(list(subscription.names), first)
             deadline = None if duration is None else time.monotonic() + duration
+            lines = _Updates(list(subscription.names), first).lines(inbox, deadline)
             seen = 0
-            while batch := inbox.next(deadline):
-                for line in updates.lines_of(batch):
-                    show(line)
-                    seen += line["event"] == "update"
-                    if seen == count:
-                        break
-                if seen == count:
-                    break
+            while seen != count and (line := next(lines, None)) is not None:
+                show(line)
+                seen += line["event"] == "update"
     return ExitCode.OK if first.ok.all() else ExitCode.MISSING
 
 
@@ -116,6 +111,11 @@ class _Updates:
         self._native = dict(zip(first.names, first.native_type.tolist(), strict=True))
         self._counts = dict(zip(first.names, first.native_count.tolist(), strict=True))
         self._metadata: dict[str, Metadata | None] = {reading.name: reading.metadata for reading in first}
+
+    def lines(self, inbox: _Inbox, deadline: float | None) -> Iterator[dict[str, Any]]:
+        """A line for each event that comes until the deadline: see `lines_of`."""
+        while (batch := inbox.next(deadline)) is not None:
+            yield from self.lines_of(batch)
 
     def lines_of(self, batch: Batch) -> Iterator[dict[str, Any]]:
         """A line for each event: ``event`` and ``name``, and a ``reading`` or a ``text``."""

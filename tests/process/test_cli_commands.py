@@ -7,7 +7,7 @@ import signal
 
 import numpy as np
 import pytest
-from support.cli import daqca, daqca_running, ended
+from support.cli import ctrl_c, daqca, daqca_running, ended
 
 from daqca.cli.codes import ExitCode
 from daqca.outcome import Outcome
@@ -153,6 +153,8 @@ def test_monitor_prints_updates_without_gaps(ioc):
         for line in done.out.splitlines()
     ]
     assert np.diff(values).tolist() == [1, 1, 1, 1]
+    # The first values of many come together, and no more are printed than asked for.
+    assert daqca("monitor", *ioc.names, "--count", 3).out.count("\n") == 3
     lines = [json.loads(line) for line in daqca("monitor", name, "--json", "-c", 3, "--workers", 1).out.splitlines()]
     updates = [line for line in lines if line["event"] == "update"]
     assert np.diff([line["value"] for line in updates]).tolist() == [1, 1]
@@ -170,11 +172,20 @@ def test_monitor_of_a_missing_pv_ends_with_the_duration(ioc):
 def test_monitor_ends_with_a_signal(ioc, signum, code):
     with daqca_running("monitor", f"{ioc.prefix}tick00001") as process:
         first = process.stdout.readline()
-        process.send_signal(signum)
+        ctrl_c(process, signum)
         done = ended(process)
     assert "counts" in first
     assert done.code == code
     assert done.err.strip() == ("daqca: interrupted" if code == 130 else "daqca: terminated")
+
+
+def test_monitor_ends_when_nobody_reads_any_more(ioc):
+    with daqca_running("monitor", f"{ioc.prefix}tick00001") as process:
+        assert process.stdout.readline()
+        process.stdout.close()
+        process.stdout = None
+        done = ended(process)
+    assert (done.code, done.err) == (ExitCode.BROKEN_PIPE, "")
 
 
 def test_snapshot_saves_all_and_counts(ioc, tmp_path):
@@ -237,7 +248,7 @@ def test_sim_prints_how_to_find_it_and_ends_with_ctrl_c(tmp_path):
         exports["DAQCA_REPEATER_LINGER"] = "0.3"
         done = daqca("snapshot", "-f", names, "-o", tmp_path / "snap.json", env=exports)
         assert (done.code, done.err) == (0, ""), done
-        process.send_signal(signal.SIGINT)
+        ctrl_c(process)
         result = ended(process)
     assert (result.code, result.err.strip()) == (130, "daqca: stopped")
     assert len(Snapshot.load(tmp_path / "snap.json")) == 30

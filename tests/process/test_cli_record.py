@@ -5,7 +5,7 @@ import signal
 
 import numpy as np
 import pytest
-from support.cli import daqca, daqca_running, ended
+from support.cli import ctrl_c, daqca, daqca_running, ended
 
 from daqca.cli.codes import ExitCode
 from daqca.recording import RecordingFile
@@ -37,12 +37,14 @@ def test_everything_that_changes_is_in_the_file(ioc, tmp_path, workers):
         assert sum(len(one.values) for one in series.values()) == int(table["updates in the file"].replace(",", ""))
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_cleanly_and_keeps_what_was_recorded(ioc, tmp_path, signum, code):
+@pytest.mark.parametrize(
+    ("signum", "code", "workers"), [(signal.SIGINT, 130, 0), (signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 0)]
+)
+def test_a_signal_stops_cleanly_and_keeps_what_was_recorded(ioc, tmp_path, signum, code, workers):
     path, name = tmp_path / "run.h5", f"{ioc.prefix}tick00001"
-    with daqca_running("record", name, "-o", path, "--json") as process:
+    with daqca_running("record", name, "-o", path, "--json", "--workers", workers) as process:
         wait_for_updates(path, name, 5)
-        process.send_signal(signum)
+        ctrl_c(process, signum)
         done = ended(process)
     assert done.code == code, done
     assert done.err.strip() == f"daqca: stopped by request; what was recorded is kept in {path}"

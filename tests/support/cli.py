@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -72,6 +73,8 @@ def daqca_running(*args: object, env: dict[str, str] | None = None) -> Iterator[
         stderr=subprocess.PIPE,
         env=environ(env),
         text=True,
+        # A group of its own, as a terminal gives to the commands that it runs.
+        start_new_session=True,
     )
     with process:
         try:
@@ -79,6 +82,11 @@ def daqca_running(*args: object, env: dict[str, str] | None = None) -> Iterator[
         finally:
             if process.poll() is None:
                 process.kill()
+
+
+def ctrl_c(process: subprocess.Popen[str], signum: int = signal.SIGINT) -> None:
+    """What a terminal does at Ctrl-C: the signal goes to the command and to all that it has started."""
+    os.killpg(process.pid, signum)
 
 
 def ended(process: subprocess.Popen[str], timeout: float = 30.0) -> Done:
