@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import time
 from typing import Any
@@ -14,7 +15,7 @@ from support.ioc import IOCFactory
 from support.raw_client import RawClient
 
 from daqca import Engine
-from daqca.errors import ConfigurationError, PVNotFoundError
+from daqca.errors import ConfigurationError, PVNotFoundError, PVTimeoutError
 from daqca.events import EPICS_EPOCH_NS, Access, Kind
 from daqca.outcome import Outcome
 from daqca.sim import SimIOC
@@ -167,7 +168,7 @@ def test_get_reads_each_type(engine: Engine, ioc: SimIOC):
 
 def test_get_of_an_unknown_pv_says_so_after_its_timeout(engine: Engine, ioc: SimIOC):
     begin = time.monotonic()
-    with pytest.raises(PVNotFoundError, match="NO:SUCH:PV.*no server answered") as caught:
+    with pytest.raises(PVNotFoundError, match=r"NO:SUCH:PV.*no server answered") as caught:
         engine.get("NO:SUCH:PV", timeout=0.3)
     assert 0.3 <= time.monotonic() - begin < 5
     assert (caught.value.pvname, caught.value.operation) == ("NO:SUCH:PV", "get")
@@ -182,10 +183,8 @@ def test_gets_given_up_leave_nothing_behind(engine: Engine, ioc: SimIOC):
     name = ioc.names[40]
     engine.get(name, timeout=20)
     for timeout in (0.0, 1e-6, 1e-5, 1e-4) * 20:
-        try:
+        with contextlib.suppress(PVTimeoutError):
             assert engine.get(name, timeout=timeout).value == ioc.database.by_name[name].value
-        except TimeoutError as error:
-            assert "did not answer in time" in str(error)
     engine.get(name, timeout=20)
     assert [len(link.operations) for link in engine._links] == [0] * len(engine._links)
 
@@ -242,7 +241,7 @@ def test_missing_pvs_delay_no_other(make_ioc: IOCFactory, point_at: Any, make_en
     complete = [when for when, part in parts if part.ok.sum() == 3000]
     assert complete
     assert complete[0] < 2
-    when, part = parts[-1]
+    _, part = parts[-1]
     assert part.missing == dict.fromkeys(missing, Outcome.PENDING)
     assert part.to_dict() == snap.to_dict()
     counts = [part.ok.sum() for _, part in parts]
