@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from daqca.broker.broker import RequestRefused
 from daqca.broker.client import BrokerClient
-from daqca.errors import ConfigurationError, EngineClosedError, WorkerError
+from daqca.ca.protocol import NameMessages
+from daqca.errors import EngineClosedError, WorkerError
 from daqca.events import EVENT, Batch, Kind, Records
 from daqca.link import AUTO, Deliver, Slots
 from daqca.operations import Operation, Operations, Waiter
@@ -34,7 +35,7 @@ log = logging.getLogger("daqca.workers")
 ECA_DISCONN = 24
 """Message number of ECA_DISCONN: there is no worker to ask."""
 ANSWER_TIMEOUT = 5.0
-MAX_NAME = 16_000
+MAX_PLAIN = 1000
 READS = (Code.READ, Code.READ_ONE)
 
 
@@ -92,11 +93,15 @@ class Asking:
     # --- what an engine asks for ----------------------------------------------------------------
 
     def add(self, names: Sequence[str]) -> Slots:
-        """See `daqca.link.Link.add`."""
+        """See `daqca.link.Link.add`.
+
+        Raises
+        ------
+        ConfigurationError
+            One of the names cannot be one.
+        """
         names = list(names)
-        for name in names:
-            if not name or (len(name) > MAX_NAME // 4 and len(name.encode()) > MAX_NAME):
-                raise ConfigurationError(f"{name[:40]!r} cannot be the name of a PV: it is empty or too long")
+        _check_names(names)
         with self.lock:
             self._check_open()
             slots = self._channels.add(names)
@@ -285,6 +290,20 @@ class Asking:
         """Deliver events of our own making."""
         if len(records):
             self._deliver(self, Batch(records))
+
+
+def _check_names(names: list[str]) -> None:
+    """Refuse what no server could find, here and now: the worker would find it out too late to tell who asked.
+
+    Raises
+    ------
+    ConfigurationError
+        One of the names cannot be one.
+    """
+    joined = "\0".join(names)
+    plain = joined.isascii() and joined.count("\0") < max(len(names), 1) and all(names)
+    if not plain or max(map(len, names), default=0) > MAX_PLAIN:
+        NameMessages(names, np.zeros(len(names), np.uint32))
 
 
 def _token(request: Request) -> int:

@@ -14,7 +14,7 @@ import time
 
 from daqca.broker.endpoints import Endpoints
 from daqca.broker.port import WorkerPort
-from daqca.workers.configuration import Configuration
+from daqca.workers.configuration import HEARTBEAT, Configuration
 from daqca.workers.worker import Worker
 
 FIRST_HEARTBEAT = 0.01
@@ -41,7 +41,7 @@ def main() -> None:
     port = WorkerPort(endpoints, configuration.address, configuration.backlog)
     worker = Worker(port, configuration.settings)
     try:
-        _serve(worker, port, configuration.heartbeat)
+        serve(worker, port, configuration.heartbeat)
     finally:
         worker.close()
         port.close()
@@ -61,7 +61,8 @@ def _detach() -> None:
         os.setpgid(0, 0)
 
 
-def _serve(worker: Worker, port: WorkerPort, period: float) -> None:
+def serve(worker: Worker, port: WorkerPort, period: float = HEARTBEAT) -> None:
+    """Take requests, send heartbeats and what waits for a slow client, until a request ends it."""
     due = 0.0
     while not worker.quits:
         now = time.monotonic()
