@@ -35,6 +35,8 @@ from daqca.operations import Waiter
 log = logging.getLogger("daqca.ca")
 
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
+ADD_PART = 4096
+"""So many names are searched before the messages of the next are made."""
 _MAX_READS = 8
 _MAX_DATAGRAMS = 64
 
@@ -95,9 +97,11 @@ class Context:
         """Add channels and begin to search them; returns their slots, shape (n,)."""
         with self.lock:
             self._check_open()
-            slots = self.shard.add(names)
-            self._pump()
-            return slots
+            parts = []
+            for start in range(0, len(names), ADD_PART):
+                parts.append(self.shard.add(names[start : start + ADD_PART]))
+                self._pump()
+            return np.concatenate(parts) if parts else np.empty(0, np.uint32)
 
     def remove(self, slots: Slots) -> None:
         """Clear channels."""
