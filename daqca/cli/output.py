@@ -80,23 +80,18 @@ def log_in_lines() -> None:
     """
     import logging
 
-    class Lines(logging.StreamHandler[Any]):
+    class Lines(logging.Handler):
         """Prints a message when it is new."""
 
         def __init__(self) -> None:
             super().__init__()
             self._said: set[str] = set()
-            self.setFormatter(logging.Formatter("daqca: %(message)s"))
 
         def emit(self, record: logging.LogRecord) -> None:
-            if not os.environ.get("DAQCA_DEBUG"):
-                text = record.getMessage()
-                if text in self._said:
-                    return
+            text = self.format(record) if os.environ.get("DAQCA_DEBUG") else record.getMessage().partition("\n")[0]
+            if text not in self._said or os.environ.get("DAQCA_DEBUG"):
                 self._said.add(text)
-                record.msg, record.args = text.splitlines()[0] if text else "", ()
-                record.exc_info = record.exc_text = record.stack_info = None
-            super().emit(record)
+                note(text)
 
     log = logging.getLogger("daqca")
     if not log.handlers:

@@ -72,7 +72,7 @@ def test_help_is_quick_because_nothing_heavy_is_imported():
             "daqca get: no PV names: give them as arguments, or a file of them with --file (see daqca get --help)",
         ),
         (["fly"], "daqca: No such command 'fly' (see daqca --help)"),
-        (["get", "--fly", "A"], "daqca get: No such option '--fly'"),
+        (["get", "--fly", "A"], "daqca get: No such option"),
         (["get", "-w", "0", "A"], "'-w' / '--timeout': 0.0 is not a number above zero"),
         (["get", "-w", "nan", "A"], "'-w' / '--timeout': nan is not a number above zero"),
         (["get", "--workers", "-1", "A"], "'--workers': -1 is not in the range x>=0"),
