@@ -20,7 +20,7 @@ from daqca.errors import WorkerError
 from daqca.workers.asking import State
 from daqca.workers.configuration import HEARTBEAT, Configuration
 from daqca.workers.link import WorkerLink
-from daqca.workers.process import CAProcess
+from daqca.workers.process import QUIT_PATIENCE, CAProcess
 
 log = logging.getLogger("daqca.workers")
 
@@ -232,9 +232,10 @@ class Supervisor:
         self._wake.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
-        processes = [member.process for member in self.members if member.process is not None]
-        for member in self.members:
-            if member.process is not None:
-                member.link.quit()
-        for process in processes:
-            process.stop()
+        running = [(member.process, member.link) for member in self.members if member.process is not None]
+        for _, link in running:
+            link.quit()
+        deadline = time.monotonic() + QUIT_PATIENCE
+        for process, link in running:
+            # One that is silent has not heard that it is to end.
+            process.stop(0.0 if link.state == State.SILENT else max(deadline - time.monotonic(), 0.1))
