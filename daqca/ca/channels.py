@@ -35,6 +35,20 @@ def distinct(values: npt.NDArray[Any]) -> list[int]:
     return different
 
 
+def all_different(ids: npt.NDArray[Any]) -> bool:
+    """Whether no id is there twice; quick if they ascend, as they do unless a server is strange."""
+    if len(ids) < 2 or bool((ids[1:] > ids[:-1]).all()):
+        return True
+    return len(np.unique(ids)) == len(ids)
+
+
+def is_first(ids: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which of the ids were not there before, shape (n,)."""
+    found = np.zeros(len(ids), np.bool_)
+    found[np.unique(ids, return_index=True)[1]] = True
+    return found
+
+
 class State(IntEnum):
     """Where a channel is on its way."""
 

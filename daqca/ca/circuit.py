@@ -8,13 +8,24 @@ from __future__ import annotations
 
 import time
 from enum import IntEnum
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from daqca.ca import protocol
-from daqca.ca.channels import NO_CIRCUIT, Channels, RequestKind, Requests, Slots, State, Subscriptions
-from daqca.ca.decode import ECA_NORMAL, Layout, data_records, data_row, failed_rows, layout, unsigned_chars
+from daqca.ca.channels import (
+    NO_CIRCUIT,
+    Channels,
+    RequestKind,
+    Requests,
+    Slots,
+    State,
+    Subscriptions,
+    all_different,
+    is_first,
+)
+from daqca.ca.decode import ECA_NORMAL, METADATA, Layout, data_records, data_row, failed_rows, layout, unsigned_chars
 from daqca.ca.protocol import HEADER_SIZE, Command
 from daqca.ca.requester import Requester
 from daqca.ca.stream import Payload, Positions, Stream
@@ -27,11 +38,19 @@ ECA_DISCONN = 24
 """Message number of ECA_DISCONN: virtual circuit disconnect."""
 
 _CHAR = 4
+_DOUBLES = (6, 13, 20)
 # Plain numbers: looking a member up in an enum takes longer than decoding an event.
 _READ_NOTIFY, _EVENT_ADD, _WRITE_NOTIFY = int(Command.READ_NOTIFY), int(Command.EVENT_ADD), int(Command.WRITE_NOTIFY)
+_VALUES = frozenset((_READ_NOTIFY, _EVENT_ADD))
 _READ, _WRITE, _FREE = int(RequestKind.READ), int(RequestKind.WRITE), int(RequestKind.FREE)
 _KIND_READ, _KIND_FAILED, _KIND_WRITTEN = int(Kind.READ), int(Kind.FAILED), int(Kind.WRITTEN)
-_KIND_REFUSED = int(Kind.REFUSED)
+_KIND_REFUSED, _KIND_PROPERTY = int(Kind.REFUSED), int(Kind.PROPERTY)
+_ACCESS_RIGHTS, _CREATE_CHAN = int(Command.ACCESS_RIGHTS), int(Command.CREATE_CHAN)
+
+
+_WITHOUT_CONSEQUENCE = frozenset(
+    map(int, (Command.ECHO, Command.CLEAR_CHANNEL, Command.READ_SYNC, Command.NOT_FOUND, Command.EVENT_CANCEL))
+)
 
 
 class CircuitState(IntEnum):
@@ -150,12 +169,16 @@ class Circuit(Requester):
             known = p2 < subscriptions.capacity
             ids = p2 if known.all() else np.where(known, p2, 0)
             known &= subscriptions.sent[ids]
+            if form.dbr_type not in METADATA:
+                known &= (subscriptions.kind[ids] != _KIND_PROPERTY) | (messages["p1"] != ECA_NORMAL)
             slots, kinds, tokens = subscriptions.slot[ids], subscriptions.kind[ids], subscriptions.label[ids]
             failed = _KIND_REFUSED
         else:
             requests = self._requests
             rows = p2.astype(np.int64) & (requests.capacity - 1)
             known = (requests.kind[rows] == _READ) & (requests.id[rows] == p2)
+            if not all_different(p2):  # a second answer to one request is nobody's
+                known &= is_first(p2)
             slots, kinds, tokens = requests.slot[rows], _KIND_READ, p2
             failed = _KIND_FAILED
             requests.release(rows[known])
@@ -194,8 +217,7 @@ class Circuit(Requester):
         elif command == Command.ERROR:
             self._error(p1, p2, payload, start, size, builder)
         elif command == Command.SEARCH:
-            ip = self.address[0] if p1 == protocol.SENDER_ADDRESS else ".".join(map(str, p1.to_bytes(4, "big")))
-            self.found.append((p2, (ip, data_type), count))
+            self._found(data_type, count, p1, p2)
         elif size == 0 or command in (Command.VERSION, Command.ECHO):
             record = np.zeros(1, protocol.HEADER)
             record[0] = (command, 0, data_type, min(count, 0xFFFF), p1, p2)
@@ -242,20 +264,23 @@ class Circuit(Requester):
     ) -> None:
         subscriptions = self._subscriptions
         if p2 >= subscriptions.capacity or not subscriptions.sent[p2]:
-            self.stray += size > 0  # without payload it confirms a cancel
+            self.stray += size > 0
+            return
+        if size == 0:  # confirms a cancel; then p1 is the channel and no status
             return
         slot, label = int(subscriptions.slot[p2]), int(subscriptions.label[p2])
         if p1 != ECA_NORMAL:
             builder.rows.append((slot, _KIND_REFUSED, 0, min(p1 >> 3, 255), 0, time.time_ns(), 0.0, 0, label))
             return
-        if size == 0:
-            return
         kind = int(subscriptions.kind[p2])
+        if kind == _KIND_PROPERTY and data_type not in METADATA:
+            self.stray += 1
+            return
         data_row(payload, start, layout(data_type, count, size), slot, kind, label, builder, keep)
         self._mend_char(slot, data_type, builder)
 
     def _mend_char(self, slot: int, data_type: int, builder: BatchBuilder) -> None:
-        if data_type == 20 and self._channels.native_type[slot] == _CHAR:
+        if data_type in _DOUBLES and self._channels.native_type[slot] == _CHAR:
             row = builder.rows[-1]
             if isinstance(row[6], float) and row[6] < 0:
                 builder.rows[-1] = (*row[:6], row[6] + 256.0, *row[7:])
@@ -283,7 +308,7 @@ class Circuit(Requester):
                 self._requests.release(row)
                 slot = int(self._requests.slot[row])
                 builder.rows.append((slot, _KIND_FAILED, 0, number, 0, now, 0.0, 0, id_))
-            elif command == Command.WRITE and p1 < len(self._channels.names):
+            elif command == Command.WRITE and self._mine(np.array([p1], np.uint32))[0]:
                 # A put without completion: nobody waits, but its failure is told and counted.
                 builder.rows.append((p1, _KIND_FAILED, 0, number, 0, now, 0.0, 0, 0))
         elif command == Command.EVENT_ADD and id_ < self._subscriptions.capacity and self._subscriptions.sent[id_]:
@@ -294,29 +319,54 @@ class Circuit(Requester):
 
     def controls(self, messages: npt.NDArray[np.void], builder: BatchBuilder, count: int | None = None) -> None:
         """See `Receiver.controls`."""
+        if len(messages) == 1:
+            self._control(int(messages["command"][0]), messages, builder, count)
+            return
         commands = messages["command"]
-        kinds = [int(commands[0])] if len(messages) == 1 else np.unique(commands).tolist()
-        if Command.ACCESS_RIGHTS in kinds:  # before the creations that follow them
-            self._access_rights(messages[commands == Command.ACCESS_RIGHTS], builder)
-        for command in kinds:
-            part = messages if len(kinds) == 1 else messages[commands == command]
-            if command == Command.CREATE_CHAN:
-                self._created(part, builder, count)
-            elif command == Command.WRITE_NOTIFY:
-                self._written_many(part, builder)
-            elif command == Command.EVENT_ADD or command == Command.READ_NOTIFY:
-                answer = self._update if command == Command.EVENT_ADD else self._read_reply
-                for _, _, data_type, n, p1, p2 in part.tolist():
-                    answer(data_type, n, p1, p2, bytearray(), 0, 0, builder, False)
-            elif command == Command.CREATE_CH_FAIL or command == Command.SERVER_DISCONN:
-                self._lost(part["p1"], Reason.DELETED, builder)
-            elif command == Command.VERSION:
-                self.minor_version = int(part["count"][-1])
-            elif command not in (
-                *(Command.ACCESS_RIGHTS, Command.ECHO, Command.CLEAR_CHANNEL, Command.READ_SYNC),
-                *(Command.NOT_FOUND, Command.EVENT_CANCEL),
-            ):
-                raise ProtocolError(f"the server {self.name} sent message {command}, which no server sends")
+        is_create, is_access = commands == _CREATE_CHAN, commands == _ACCESS_RIGHTS
+        created, access = messages[is_create], messages[is_access]
+        if len(created) + len(access) == len(messages) and all_different(created["p1"]) and all_different(access["p1"]):
+            # Access rights come ahead of the creation they belong to, so both can be taken together.
+            self._access_rights(access, builder)
+            self._created(created, builder, None)
+            return
+        places = np.concatenate(([0], np.flatnonzero(np.diff(commands)) + 1, [len(messages)])).tolist()
+        for first, end in pairwise(places):
+            part, command = messages[first:end], int(commands[first])
+            if all_different(part["p2" if command == _WRITE_NOTIFY else "p1"]):
+                self._control(command, part, builder, None)
+            else:
+                for i in range(first, end):
+                    self._control(command, messages[i : i + 1], builder, None)
+
+    def _control(
+        self, command: int, messages: npt.NDArray[np.void], builder: BatchBuilder, count: int | None
+    ) -> None:
+        """Messages with one command, which all concern different channels or requests."""
+        if command == _ACCESS_RIGHTS:
+            self._access_rights(messages, builder)
+        elif command == _CREATE_CHAN:
+            self._created(messages, builder, count)
+        elif command == _WRITE_NOTIFY:
+            self._written_many(messages, builder)
+        elif command in _VALUES:
+            answer = self._update if command == _EVENT_ADD else self._read_reply
+            for _, _, data_type, n, p1, p2 in messages.tolist():
+                answer(data_type, n, p1, p2, bytearray(), 0, 0, builder, False)
+        elif command == Command.CREATE_CH_FAIL or command == Command.SERVER_DISCONN:
+            self._lost(messages["p1"], Reason.DELETED, builder)
+        elif command == Command.VERSION:
+            self.minor_version = int(messages["count"][-1])
+        elif command == Command.SEARCH:
+            for _, _, port, version, ip, cid in messages.tolist():
+                self._found(port, version, ip, cid)
+        elif command not in _WITHOUT_CONSEQUENCE:
+            raise ProtocolError(f"the server {self.name} sent message {command}, which no server sends")
+
+    def _found(self, port: int, version: int, ip: int, cid: int) -> None:
+        """A name server knows a channel's server."""
+        host = self.address[0] if ip == protocol.SENDER_ADDRESS else ".".join(map(str, ip.to_bytes(4, "big")))
+        self.found.append((cid, (host, port), version))
 
     def _mine(self, cids: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
         """Which client ids are channels on this circuit."""

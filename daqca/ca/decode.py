@@ -6,12 +6,14 @@ Pure functions over buffers; they know DBR layouts and nothing of channels or ci
 from __future__ import annotations
 
 import struct
+import time
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from daqca.ca import dbr
 from daqca.ca.protocol import HEADER_SIZE, U4
 from daqca.errors import ProtocolError
 from daqca.events import ELEMENT, EPICS_EPOCH_NS, EVENT, EVENT_BLOCK, BatchBuilder, Kind, Records
@@ -28,7 +30,9 @@ VALUE_OFFSET = (
 
 _LAST_VALUE_TYPE = 20
 _LAST_TYPE = 38
-_CTRL_FIRST, _STSACK = 21, 37
+_STSACK = 37
+METADATA = range(21, 35)
+"""The types that are metadata."""
 
 _unpack_alarm = struct.Struct(">hh").unpack_from
 _unpack_time = struct.Struct(">hhII").unpack_from
@@ -78,12 +82,13 @@ def layout(data_type: int, count: int, size: int) -> Layout:
         inline = count == 1 and plain != 0
     else:
         plain, data_offset, data_length, inline = data_type, 0, size, False
-    if data_offset + data_length > size:
+    needed = dbr.value_offset(data_type)
+    if count != 1 or dbr.plain(data_type) != 0:
+        needed = dbr.payload_size(data_type, count)
+    if needed > size:
         raise ProtocolError(f"{count} values of DBR type {data_type} do not fit into a payload of {size} bytes")
     has_time = 14 <= data_type <= _LAST_VALUE_TYPE
     has_alarm = 7 <= data_type < 35 or data_type == _STSACK
-    if has_alarm and size < 4:
-        raise ProtocolError(f"DBR type {data_type} does not fit into a payload of {size} bytes")
     fields: list[tuple[str, str | np.dtype[np.generic], int]] = [("p1", ">u4", 8), ("p2", ">u4", 12)]
     if has_alarm:
         fields += [("status", ">i2", 16), ("severity", ">i2", 18)]
@@ -149,7 +154,8 @@ def data_records(
         length = form.data_length
         if form.is_text and length < TEXT_SIZE:
             length = TEXT_SIZE
-            data = np.frombuffer(data, f"S{form.data_length}").astype(f"S{length}").tobytes() if data else b""
+            texts = np.frombuffer(data, f"S{form.data_length}").astype(f"S{length}") if data else bytes(length)
+            data = texts.tobytes() if not isinstance(texts, bytes) else texts * len(messages)
         places["length"] = length
         if data:
             start, _ = builder.store(data)
@@ -204,12 +210,15 @@ def data_row(
 
 
 def failed_rows(records: Records, eca: U4, kind: int) -> None:
-    """Mark the events whose ECA status is not normal as `kind`, with its message number as their status."""
+    """Make the events whose ECA status is not normal ones of `kind`, with its message number as their status."""
     bad = eca != ECA_NORMAL
     if bad.any():
-        records["kind"][bad] = kind
-        records["status"][bad] = np.minimum(eca[bad] >> 3, 255)
-        records["count"][bad] = 0
+        failed = np.zeros(np.count_nonzero(bad), EVENT)
+        failed["slot"], failed["token"] = records["slot"][bad], records["token"][bad]
+        failed["kind"] = kind
+        failed["status"] = np.minimum(eca[bad] >> 3, 255)
+        failed["timestamp"] = time.time_ns()
+        records[bad] = failed
 
 
 def unsigned_chars(records: Records, is_char: npt.NDArray[np.bool_]) -> None:

@@ -176,10 +176,10 @@ class Stream:
         self, pos: int, n: int, command: int, size: int, data_type: int, count: int, builder: BatchBuilder
     ) -> None:
         buffer = self._buffer
+        form = _layout(data_type, count, size) if size and command in _VALUES else None
         if size == 0:
             self._receiver.controls(np.frombuffer(buffer, protocol.HEADER, n, pos).copy(), builder)
-        elif command in _VALUES:
-            form = layout(data_type, count, size)
+        elif form is not None:
             messages = np.frombuffer(buffer, form.dtype, n, pos)
             self._receiver.values([(command, messages, form, np.arange(n))], builder)
         else:
@@ -197,7 +197,12 @@ class Stream:
             following = pos + HEADER_SIZE + size
             if command not in _VALUES or not 0 < size < LARGE or following > end:
                 break
-            groups.setdefault((command, data_type, count, size), []).append(pos)
+            key = (command, data_type, count, size)
+            if key not in groups:
+                if _layout(data_type, count, size) is None:
+                    break
+                groups[key] = []
+            groups[key].append(pos)
             pos = following
         whole = np.frombuffer(buffer, np.uint8)
         parts = []
@@ -209,3 +214,11 @@ class Stream:
         if parts:
             self._receiver.values(parts, builder)
         return pos
+
+
+def _layout(data_type: int, count: int, size: int) -> Layout | None:
+    """The layout, or None if there is none: then the messages are errors one by one, or not Channel Access."""
+    try:
+        return layout(data_type, count, size)
+    except ProtocolError:
+        return None
