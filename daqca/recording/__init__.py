@@ -3,7 +3,7 @@
 from daqca.recording.plotting import plot
 from daqca.recording.reader import Frames, RecordedEvent, RecordingFile, Series
 from daqca.recording.recorder import Recorder
-from daqca.recording.recording import Recording, record
+from daqca.recording.recording import Recording
 from daqca.recording.recovery import recover
 from daqca.recording.stats import PVCounts, RecordingStats
 from daqca.recording.summaries import describe, summary
@@ -19,7 +19,6 @@ __all__ = [
     "Series",
     "describe",
     "plot",
-    "record",
     "recover",
     "summary",
 ]

@@ -26,13 +26,6 @@ class Subscription(Protocol):
         """Deliver nothing more."""
 
 
-class Engine(Protocol):
-    """What a recording needs of an engine."""
-
-    def subscribe(self, names: Sequence[str], sink: Recorder) -> Subscription:
-        """Hand the updates of PVs to a sink."""
-
-
 Subscribe = Callable[[Sequence[str], Recorder], Subscription]
 
 
@@ -98,22 +91,3 @@ class Recording:
         except RecordingError:
             if error is None:
                 raise
-
-
-def record(engine: Engine, path: str | os.PathLike[str], names: Sequence[str], **options: Any) -> Recording:
-    """Record PVs of an engine to an HDF5 file, until the recording is stopped.
-
-    Parameters
-    ----------
-    engine
-        Whose PVs.
-    path, names, options
-        As `Recorder` wants them: ``overwrite``, ``compression``, ``frame_compression``, ``flush_interval``,
-        ``max_queue_bytes``, ``metadata``, ``shapes``.
-
-    Raises
-    ------
-    RecordingError
-        The file cannot be made. Nothing was subscribed then.
-    """
-    return Recording(engine.subscribe, path, names, **options)

@@ -13,6 +13,7 @@ import numpy as np
 
 from daqca.errors import RecordingError
 from daqca.recording import finish, layout, superblock
+from daqca.recording.reader import RecordingFile
 from daqca.recording.store import open_for_writing, reason
 
 QUIET = 5.0
@@ -44,7 +45,7 @@ def recover(path: str | os.PathLike[str], force: bool = False) -> finish.Tally:
     """
     path = os.fspath(path)
     try:
-        if superblock.flags(path) and not force:
+        if not force and (superblock.flags(path) or not _is_complete(path)):
             _require_quiet(path)
         superblock.mend(path)
         with open_for_writing(path) as file:
@@ -55,6 +56,12 @@ def recover(path: str | os.PathLike[str], force: bool = False) -> finish.Tally:
         raise
     except (OSError, RuntimeError, KeyError) as error:
         raise RecordingError(f"cannot recover {path}: {reason(error)}") from error
+
+
+def _is_complete(path: str) -> bool:
+    # A recorder that waits for its first data has its file closed, and the file has no mark.
+    with RecordingFile(path) as file:
+        return file.complete
 
 
 def _require_quiet(path: str) -> None:

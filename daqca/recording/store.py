@@ -81,6 +81,8 @@ class Store:
         self.other_bytes = 0
         self._taken: set[str] = set()
         self._places: dict[str, int] = {}
+        self.began = float("inf")
+        """When the first data came, by the monotonic clock."""
         self.is_shared = False
         self._hurried = False
         self._file: Any = None
@@ -115,8 +117,7 @@ class Store:
             self._fd = os.open(target, os.O_RDWR | os.O_CLOEXEC)
             self.require_space(0)
             self._fill_file()
-            self._file.flush()
-            self._attach()
+            self._close_file()
             if replaces:
                 os.replace(target, self.path)
         except Exception as error:
@@ -188,9 +189,16 @@ class Store:
 
     # Datasets for arrays
 
+    def begin(self) -> None:
+        """Open the file for the first data. Until then it lies closed, an empty recording that anybody may open."""
+        if self._file is None:
+            self._open_again()
+            self._attach()
+            self.began = time.monotonic()
+
     def share(self) -> None:
         """From now on others may read the file (SWMR): every flush leaves it whole for them."""
-        if not self.is_shared:
+        if self._file is not None and not self.is_shared:
             self._file.flush()
             self._file.swmr_mode = True
             self.is_shared = True
@@ -291,6 +299,10 @@ class Store:
 
     def flush(self, final: bool = False) -> None:
         """Bring all that was taken in to the file; `final` if no more will come."""
+        if self._file is None:
+            if not any(table.rows for table in self.tables):
+                return
+            self.begin()
         for segment in self.planner.segments:
             if segment.committed < segment.rows:
                 self.opened(segment).flush(final)

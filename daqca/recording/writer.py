@@ -32,7 +32,7 @@ PASS_BYTES = 16 << 20
 """Bytes sorted at a time."""
 
 SETTLE = 0.25
-"""Seconds after the start until the file is shared with readers: arrays that come before are made the plain way."""
+"""Seconds after the first data until the file is shared with readers: datasets are made the plain way before."""
 
 HEARTBEAT = 2.0
 """The file says at least so often (s) that it is still being written."""
@@ -101,6 +101,7 @@ class Writer(threading.Thread):
             self._loop(self.store)
         except Exception as error:
             self._fail(error)
+            self._only_count()
         try:
             self._end(self.store)
         except Exception as error:
@@ -113,7 +114,7 @@ class Writer(threading.Thread):
 
     def _loop(self, store: Store) -> None:
         next_flush = next_beat = time.monotonic()
-        share_at = next_flush + min(SETTLE, self.options.flush_interval)
+        settle = min(SETTLE, self.options.flush_interval)
         while True:
             stopping = self._stopping
             batches, size = self.inbox.take(PASS_BYTES)
@@ -122,9 +123,9 @@ class Writer(threading.Thread):
                 batches.clear()
                 self.inbox.release(size)
             now = time.monotonic()
+            share_at = float("inf") if store.is_shared or self.error else store.began + settle
             if now >= share_at:
                 store.share()
-                share_at = float("inf")
             if now >= next_flush:
                 self._flush(store)
                 next_flush = now + self.options.flush_interval
@@ -147,7 +148,8 @@ class Writer(threading.Thread):
         reopened, before = store.reopened, time.monotonic()
         try:
             store.require_space(size)
-        except OSError as error:
+            store.begin()
+        except Exception as error:
             self._fail(error)
             self._sorter.count_only(batches)
             return
@@ -158,6 +160,14 @@ class Writer(threading.Thread):
         if store.reopened != reopened:
             now = time.monotonic()
             self._rest_until = now + REST * (now - before)
+
+    def _only_count(self) -> None:
+        """After an error that nobody expected: count what comes, until the stop."""
+        while not self._stopping:
+            batches, size = self.inbox.take(PASS_BYTES)
+            self._sorter.count_only(batches)
+            self.inbox.release(size)
+            self.inbox.wait(PAUSE)
 
     def _flush(self, store: Store, final: bool = False) -> None:
         dropped, other = self.inbox.drops()
