@@ -211,6 +211,9 @@ class Context:
                 "searches_answered": searcher.answered,
                 "malformed_datagrams": searcher.malformed,
                 "duplicate_names": len(shard.duplicates),
+                "repeater": self._registration.confirmed,
+                "beacons": shard.beacons_heard,
+                "beacon_anomalies": shard.beacon_anomalies,
             }
 
     # --- leader and follower --------------------------------------------------------------------

@@ -45,7 +45,9 @@ class Registration:
             spawn_repeater(self._settings.repeater_port, self._settings.repeater_linger)
         with contextlib.suppress(OSError):
             udp.sendto(registration_message("127.0.0.1"), ("127.0.0.1", self._settings.repeater_port))
-        self._due = now + FIRST_WAIT * 2.0**self._tries
+        # Quick again after a repeater was started: it takes a moment to be there, and waits for nobody for long.
+        doublings = self._tries if self._tries > 2 * SPAWN_AFTER else self._tries % SPAWN_AFTER
+        self._due = now + FIRST_WAIT * 2.0**doublings
         self._tries += 1
         return self._due
 
@@ -53,6 +55,8 @@ class Registration:
         """A datagram came; returns whether it was the repeater's confirmation."""
         if not is_confirmation(data):
             return False
-        self.confirmed = True
-        self._due = max(self._due, 0.0) + REFRESH
+        if not self.confirmed:
+            self.confirmed = True
+            self._spawned = False  # should this one end, another may be started
+            self._due += REFRESH
         return True

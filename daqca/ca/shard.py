@@ -63,6 +63,9 @@ class Shard:
         self.duplicates: dict[int, Address] = {}
         """Channels for which a second server answered, and its address."""
         self.protocol_errors = 0
+        self.beacons_heard = 0
+        self.beacon_anomalies = 0
+        """Beacons that told of a new, restarted or healed server."""
         self._greeting = greeting(user, host)
         self._by_address: dict[Address, Circuit] = {}
         self._failures: dict[Address, int] = {}
@@ -250,10 +253,12 @@ class Shard:
 
     def _beacons(self, data: bytes, sender: Address, now: float) -> None:
         for beacon in parse_beacons(data, sender, self.settings.server_port):
+            self.beacons_heard += 1
             circuit = self._by_address.get(beacon.server)
             if circuit is not None:
                 circuit.heard_beacon(now)
             if self.beacons.received(beacon.server, beacon.counter, now) is not None:
+                self.beacon_anomalies += 1
                 self._failures.pop(beacon.server, None)
                 self.searcher.beacon(now)
 
