@@ -23,6 +23,10 @@ INITIAL_WINDOW = 24
 MIN_WINDOW = 4
 MAX_WINDOW = 96
 """Datagrams on the way at once: more would overrun the receive buffer of a server."""
+HOLD = 4
+"""Times the first wait that a datagram without an answer keeps its place in the window; it may wait far longer."""
+EARLY_TRIES = 2
+"""Names asked for so often at most go before those that nobody seems to have."""
 BEACON_SPREAD = 0.5
 """Seconds over which a beacon's searches are spread, so that a site does not storm."""
 _VERSION_SIZE = protocol.HEADER_SIZE
@@ -55,12 +59,16 @@ class Searcher:
     def __init__(self, channels: Channels, max_period: float = 300.0):
         self._channels = channels
         self._max_period = max_period
-        self._ready: deque[tuple[Slots, int, bytes]] = deque()
-        """(slots, tries, their messages)."""
+        self._early: deque[tuple[Slots, int, bytes]] = deque()
+        """(slots, tries, their messages) to be sent now."""
+        self._late: deque[tuple[Slots, int, bytes]] = deque()
+        """The same, of names that were asked for before; they must not delay the others."""
         self._waiting: list[tuple[float, int, int, Slots]] = []
         """Heap of (when due, sequence number, tries, slots) of what was sent."""
         self._on_the_way: dict[int, float] = {}
         """Datagrams without an answer yet: sequence number to when it was sent."""
+        self._in_window: dict[int, float] = {}
+        """Those of them that keep others back, oldest first."""
         self._round_trip = 0.0
         self._sequence = 0
         self.window = float(INITIAL_WINDOW)
@@ -78,11 +86,30 @@ class Searcher:
     def add(self, slots: Slots, delay_until: float | None = None, tries: int = 0) -> None:
         """Search these channels, at once or from a time on."""
         if delay_until is None:
-            self._ready.extend((part, tries, messages) for part, messages in self._cut(slots))
+            queue = self._early if tries <= EARLY_TRIES else self._late
+            queue.extend((part, tries, messages) for part, messages in self._cut(slots))
             return
         for part, _ in self._cut(slots):
-            self._sequence = self._sequence % _MAX_SEQUENCE + 1
-            heapq.heappush(self._waiting, (delay_until, self._sequence, tries, part))
+            heapq.heappush(self._waiting, (delay_until, self._next_sequence(), tries, part))
+
+    def _next_sequence(self) -> int:
+        if self._sequence == _MAX_SEQUENCE:
+            self._sequence = self._shrunk_before = 0
+        self._sequence += 1
+        return self._sequence
+
+    def _first_wait(self) -> float:
+        return max(FIRST_WAIT, 3.0 * self._round_trip)
+
+    def _has_room(self, now: float) -> bool:
+        """Whether the window lets another datagram go."""
+        if not self.use_window or len(self._in_window) < int(self.window):
+            return True
+        # What has no answer for long is lost, or asks for what nobody has.
+        limit = now - HOLD * self._first_wait()
+        for sequence in [sequence for sequence, sent in self._in_window.items() if sent <= limit]:
+            del self._in_window[sequence]
+        return len(self._in_window) < int(self.window)
 
     def _cut(self, slots: Slots) -> list[tuple[Slots, bytes]]:
         """Cut slots into parts that fit into one datagram each, with the messages of each."""
@@ -103,17 +130,18 @@ class Searcher:
         """What is to be sent now: datagrams for every search address, and the channels they ask for."""
         self._collect_due(now)
         out: list[tuple[bytes, Slots]] = []
-        while self._ready and (not self.use_window or len(self._on_the_way) < int(self.window)):
-            slots, tries, messages = self._ready.popleft()
-            self._sequence = sequence = self._sequence % _MAX_SEQUENCE + 1
-            wait = min(max(FIRST_WAIT, 3.0 * self._round_trip) * 2.0**tries, self._max_period)
+        first_wait = self._first_wait()
+        while (self._early or self._late) and self._has_room(now):
+            slots, tries, messages = (self._early or self._late).popleft()
+            sequence = self._next_sequence()
+            wait = min(first_wait * 2.0 ** min(tries, 30), self._max_period)
             heapq.heappush(self._waiting, (now + wait, sequence, tries + 1, slots))
             if self.use_window:
-                self._on_the_way[sequence] = now
+                self._on_the_way[sequence] = self._in_window[sequence] = now
             # data_type 1 says that parameter 1 is a sequence number, which comes back with the replies.
             out.append((protocol.pack_header(_VERSION, 0, 1, protocol.MINOR_VERSION, sequence, 0) + messages, slots))
         self.sent += len(out)
-        if not self._ready and not self._waiting:
+        if self.idle:
             self._channels.forget_search_messages()
         return out
 
@@ -126,8 +154,7 @@ class Searcher:
         silent = False
         while self._waiting and self._waiting[0][0] <= now:
             _, sequence, tries, slots = heapq.heappop(self._waiting)
-            if sequence in self._on_the_way:
-                del self._on_the_way[sequence]
+            if self._forget(sequence) is not None:
                 silent |= tries <= 2 and sequence > self._shrunk_before and len(self._still_searching(slots)) > 0
             due.setdefault(tries, []).append(slots)
         if silent:
@@ -136,8 +163,12 @@ class Searcher:
             self._shrunk_before = self._sequence
         for tries, parts in due.items():
             # What is left of several datagrams goes into fewer, now that most names are found.
-            left = self._still_searching(np.concatenate(parts))
-            self._ready.extend((part, tries, messages) for part, messages in self._cut(left))
+            self.add(self._still_searching(np.concatenate(parts)), tries=tries)
+
+    def _forget(self, sequence: int) -> float | None:
+        """A datagram is no more on the way; returns when it was sent."""
+        self._in_window.pop(sequence, None)
+        return self._on_the_way.pop(sequence, None)
 
     def received(self, replies: Sequence[tuple[bytes, tuple[str, int]]], now: float) -> list[Found]:
         """Datagrams came from servers; returns the channels they have, by server.
@@ -166,7 +197,7 @@ class Searcher:
         command, size, data_type, _, sequence, _ = protocol.unpack_header(data, 0)
         if command != _VERSION or size:
             return data
-        sent = self._on_the_way.pop(sequence, None) if data_type == 1 else None
+        sent = self._forget(sequence) if data_type == 1 else None
         if sent is not None:
             self.answered += 1
             self._round_trip += (now - sent - self._round_trip) / 8
@@ -181,12 +212,12 @@ class Searcher:
             command, size, _, _, _, _ = protocol.unpack_header(data, pos)
             following = pos + protocol.HEADER_SIZE + size
             if following > len(data):
-                self.malformed += 1
                 break
             if command == _SEARCH:
                 header = protocol.pack_header(_SEARCH, 8, *protocol.unpack_header(data, pos)[2:])
                 parts.append(header + data[pos + 16 : min(following, pos + 24)].ljust(8, b"\0"))
             pos = following
+        self.malformed += pos < len(data)
         return b"".join(parts)
 
     def _found(self, messages: npt.NDArray[np.void], sender: tuple[str, int]) -> list[Found]:
@@ -204,13 +235,17 @@ class Searcher:
     @property
     def idle(self) -> bool:
         """Whether nothing is searched."""
-        return not self._ready and not self._waiting
+        return not (self._early or self._late or self._waiting)
 
     def next_time(self, now: float) -> float | None:
         """When `datagrams` has something to send, or None if nothing is searched."""
-        if self._ready and (not self.use_window or len(self._on_the_way) < int(self.window)):
+        due = self._waiting[0][0] if self._waiting else None
+        if not (self._early or self._late):
+            return due
+        if self._has_room(now):
             return now
-        return self._waiting[0][0] if self._waiting else None
+        room = next(iter(self._in_window.values())) + HOLD * self._first_wait()
+        return room if due is None else min(due, room)
 
     def beacon(self, now: float) -> None:
         """A new or restarted server: ask again for what waits, spread over a while."""
@@ -219,6 +254,8 @@ class Searcher:
             return
         self._waiting = [item for item in self._waiting if item[0] <= now + BEACON_SPREAD]
         heapq.heapify(self._waiting)
+        for item in patient:  # else they would keep their places in the window for ever
+            self._forget(item[1])
         slots = np.concatenate([self._still_searching(item[3]) for item in patient])
         parts = self._cut(slots)
         for i, (part, _) in enumerate(parts):
