@@ -6,7 +6,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,19 +16,35 @@ log = logging.getLogger("daqca.engine")
 
 MAX_WAITING = 2_000_000
 """Events that may wait for slow callbacks; what comes beyond is dropped and counted."""
+MAX_BYTES = 256 << 20
+"""The same for the bytes of their strings and arrays."""
+
+
+class _Item(NamedTuple):
+    """A call to be made, and what it counts for among what waits."""
+
+    function: Callable[[Batch], Any]
+    batch: Batch
+    events: int
+    bytes: int
 
 
 class Dispatcher:
-    """Runs ``function(batch)`` for batches, on one thread of its own, in the order they came."""
+    """Runs ``function(batch)`` for batches, on one thread of its own, in the order they came.
 
-    def __init__(self, limit: int = MAX_WAITING):
+    What is dropped because callbacks are slow is told to the function with a LOST event in its place.
+    """
+
+    def __init__(self, limit: int = MAX_WAITING, limit_bytes: int = MAX_BYTES):
         self.limit = limit
+        self.limit_bytes = limit_bytes
         self.errors = 0
         """Callbacks that raised."""
         self.dropped = 0
         """Events dropped because callbacks were too slow."""
-        self._queue: deque[tuple[Callable[[Batch], Any], Batch]] = deque()
+        self._queue: deque[_Item] = deque()
         self._waiting = 0
+        self._waiting_bytes = 0
         self._lost: dict[Callable[[Batch], Any], int] = {}
         self._ready = threading.Condition()
         self._closed = False
@@ -44,35 +60,48 @@ class Dispatcher:
         with self._ready:
             if self._closed:
                 return
-            if self._waiting + len(batch) > self.limit and self._queue:
+            # One batch may always wait, however large.
+            if self._waiting and (
+                self._waiting + len(batch) > self.limit or self._waiting_bytes + len(batch.block) > self.limit_bytes
+            ):
                 self.dropped += len(batch)
                 self._lost[function] = self._lost.get(function, 0) + len(batch)
                 return
             lost = self._lost.pop(function, 0)
             if lost:
-                self._queue.append((function, _lost_batch(lost)))
-            self._queue.append((function, batch))
-            self._waiting += len(batch)
+                self._queue.append(_Item(function, _lost_batch(lost), 0, 0))
+            item = _Item(function, batch, len(batch), len(batch.block))
+            self._queue.append(item)
+            self._waiting += item.events
+            self._waiting_bytes += item.bytes
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="daqca-dispatcher", daemon=True)
                 self._thread.start()
             self._ready.notify()
 
     def _run(self) -> None:
-        while True:
-            with self._ready:
-                while not self._queue:
-                    if self._closed:
-                        return
-                    self._ready.wait()
-                function, batch = self._queue.popleft()
+        while (item := self._next()) is not None:
             try:
-                function(batch)
+                item.function(item.batch)
             except Exception:
                 self.errors += 1
                 log.exception("a callback raised; it stays installed")
             with self._ready:
-                self._waiting -= len(batch) if not _is_notice(batch) else 0
+                self._waiting -= item.events
+                self._waiting_bytes -= item.bytes
+
+    def _next(self) -> _Item | None:
+        """Wait for what is to be called next; None at the end."""
+        with self._ready:
+            while not self._queue:
+                if self._lost:
+                    # Perhaps nothing comes after what was dropped: it is told all the same.
+                    function, lost = self._lost.popitem()
+                    return _Item(function, _lost_batch(lost), 0, 0)
+                if self._closed:
+                    return None
+                self._ready.wait()
+            return self._queue.popleft()
 
     def close(self, timeout: float = 5.0) -> None:
         """Run what waits, then end the thread; what is not done after `timeout` seconds is left."""
@@ -93,7 +122,3 @@ def _lost_batch(count: int) -> Batch:
     records["kind"] = Kind.LOST
     records["count"] = count
     return Batch(records)
-
-
-def _is_notice(batch: Batch) -> bool:
-    return len(batch) == 1 and bool(batch.records["kind"][0] == Kind.LOST)
