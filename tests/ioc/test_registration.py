@@ -1,4 +1,4 @@
-"""A context and the repeater of its host: registering, hearing of new servers, starting a repeater where there is none."""
+"""A context and the repeater of its host: registering, hearing of new servers, starting one where there is none."""
 
 from __future__ import annotations
 
