@@ -353,6 +353,7 @@ def test_large_arrays_for_a_slow_callback_are_bounded_by_their_bytes(watcher: En
             assert entered.wait(20)
             for value in range(20):
                 watcher.put("S:frame", np.full(1_000_000, value, np.uint8), timeout=20)
+                direct.wait(lambda value=value: direct.rows[-1][1] == bytes([value]) * 1_000_000, "the frame")
             gate.set()
             slow.wait(lambda: slow.lost() > 0, "the count of the lost")
             frames = [data[0] for event, data in slow.rows if len(data) == 1_000_000]
