@@ -263,7 +263,16 @@ def _report(screen: Console, folder: Path, results: Results) -> None:
         table.add_row(*row)
     screen.print()
     screen.print(table)
-    screen.print("Lost is counted in the file: each number of each counter is there, each frame, and each pixel.")
+    if results.is_well:
+        screen.print("Lost is counted in the file: each number of each counter is there, each frame, and each pixel.")
+    else:
+        stats = results.stats
+        screen.print(
+            f"[bold red]Not all is there.[/] Lost before the recorder: {stats.missed:,}, in the recorder: "
+            f"{stats.dropped:,}; missing in the file: {results.check.lost:,}; PVs not read: "
+            f"{results.snapshots.missing:,}. "
+            "Where this machine has other work, try a smaller --rate or --frame-rate."
+        )
     for name in _FILES:
         path = folder / name
         if path.exists():
