@@ -22,7 +22,7 @@ from daqca.errors import TransportError
 log = logging.getLogger("daqca.broker")
 
 LOCAL_DATA = "inproc://data"
-PIPE_MESSAGES = 64
+PIPE_MESSAGES = 16
 """High-water mark of every pipe on the way of a local client, whose backlog is kept, in bytes, by the workers."""
 CLIENT_MESSAGES = 1000
 """High-water mark for a client in another process: what it has not read beyond that is dropped, and it knows."""

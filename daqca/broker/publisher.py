@@ -12,7 +12,7 @@ from daqca.broker.positions import Position
 
 BACKLOG_BYTES = 512 << 20
 """What waits for a receiver that does not read, at most: 2.6 s of 1 MB frames at 200 Hz, 40 s of 400,000 numbers/s."""
-COPIED = 1 << 18
+COPIED = 1 << 17
 """Blocks of fewer bytes are copied: that is cheaper than to be told that ZeroMQ needs them no more."""
 _MERGED_BYTES = 1 << 20
 _RESERVE = 1 << 20
