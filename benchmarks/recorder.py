@@ -1,9 +1,12 @@
 """What the recorder costs and how much it takes: synthetic batches, no network.
 
-    python benchmarks/recorder.py [--seconds 3] [--dir DIR] [--json FILE] [--only WORD]
+    python benchmarks/recorder.py [--seconds 3] [--dir DIR] [--json FILE] [--only WORD] [--choices]
 
 Each line is one recording, stopped and verified. "CPU" is that of the writer thread and of ``deliver``
 together, per event (or per array), compression, flushes and the reading back at the stop included.
+The yardstick for frames is ``os.write`` of the same bytes to a plain file, in the same run.
+With ``--choices``, what the layout of a recording was decided by is measured instead: filters, and
+what HDF5's flush costs with many datasets (docs/decisions/0004-recording-layout.md).
 """
 
 from __future__ import annotations
@@ -47,6 +50,7 @@ def scalar_batches(pvs: int, size: int, values: str) -> list[Batch]:
     records["value"] = {
         "counter": lambda: np.arange(total) // pvs,
         "noise": lambda: rng.normal(100, 1, total),
+        "steady": lambda: np.tile(rng.normal(100, 1, pvs), -(-total // pvs))[:total],
     }[values]()
     return [Batch(records[i : i + size]) for i in range(0, total, size)]
 
@@ -105,6 +109,102 @@ def cases() -> Iterator[Case]:
     yield Case("waveforms of 1,000 doubles, full speed", waves, lambda n: array_batches(n, 1000, 100, 6, 8), 0)
 
 
+def plain_write(seconds: float, folder: str) -> dict[str, Any]:
+    """The yardstick: frames of 1 MiB to a plain file."""
+    path = os.path.join(folder, "bench.raw")
+    blocks = [batch.block for batch in array_batches(1, 1 << 20, 1, 4, 1)]
+    handle = os.open(path, os.O_CREAT | os.O_WRONLY)
+    written, cpu, begin = 0, time.thread_time(), time.perf_counter()
+    while time.perf_counter() - begin < seconds:
+        os.write(handle, blocks[written % len(blocks)])
+        written += 1
+    wall = time.perf_counter() - begin
+    cpu = time.thread_time() - cpu
+    os.close(handle)
+    os.unlink(path)
+    return {
+        "case": "plain write() of 1 MiB, full speed (yardstick)",
+        "events": written,
+        "written": written,
+        "lost": 0,
+        "rate": written / wall,
+        "MB/s": written * 1.048576 / wall,
+        "cpu_us": cpu / written * 1e6,
+        "deliver_us": 0.0,
+        "stop_s": 0.0,
+        "queue_MB": 0.0,
+        "file_bytes_per_event": float(1 << 20),
+    }
+
+
+def filters(folder: str) -> None:
+    """CPU and size of the scalar columns through HDF5's filters, and packed by the recorder itself."""
+    import h5py
+    import hdf5plugin
+
+    from daqca.recording.columns import Packer
+
+    chunk = 16384
+    choices: dict[str, dict[str, Any]] = {
+        "none": {},
+        "lzf (h5py)": {"compression": "lzf", "shuffle": True},
+        "deflate 1 (HDF5's)": {"compression": "gzip", "compression_opts": 1, "shuffle": True},
+        "blosc lz4": dict(hdf5plugin.Blosc(cname="lz4", shuffle=1)),
+        "blosc zstd 1": dict(hdf5plugin.Blosc(cname="zstd", clevel=1, shuffle=1)),
+        "bitshuffle lz4": dict(hdf5plugin.Bitshuffle()),
+    }
+    print(f"{'values':8} {'filter':24} {'CPU us/event':>12} {'bytes/event':>12}")
+    for values in ("counter", "noise", "steady"):
+        source = np.concatenate([b.records for b in scalar_batches(1000, 4096, values)])
+        names = ("slot", "timestamp", "value", "status", "severity")
+        columns = {name: np.ascontiguousarray(source[name][: len(source) // chunk * chunk]) for name in names}
+        rows = len(columns["slot"])
+        for label, options in choices.items():
+            path = os.path.join(folder, "filters.h5")
+            with h5py.File(path, "w", libver="latest") as file:
+                before = time.thread_time()
+                for name, column in columns.items():
+                    dataset = file.create_dataset(name, (rows,), column.dtype, chunks=(chunk,), **options)
+                    for start in range(0, rows, chunk):
+                        dataset[start : start + chunk] = column[start : start + chunk]
+                file.flush()
+                spent = time.thread_time() - before
+            print(f"{values:8} {label:24} {spent / rows * 1e6:12.3f} {os.path.getsize(path) / rows:12.2f}")
+        before, size = time.thread_time(), 0
+        for column in columns.values():
+            packer = Packer(column.itemsize)
+            for start in range(0, rows, chunk):
+                part = column[start : start + chunk].view(np.uint8)
+                size += len(packer.pack(part) or part)
+        spent = time.thread_time() - before
+        print(f"{values:8} {'the recorder (deflate 1)':24} {spent / rows * 1e6:12.3f} {size / rows:12.2f}", flush=True)
+
+
+def datasets(folder: str) -> None:
+    """What HDF5 takes to flush, and to be opened anew, with many datasets (1.3 kB written to each)."""
+    import h5py
+
+    print(f"\n{'datasets':>8} {'flush ms':>10} {'close and open again ms':>24}")
+    for count in (20, 256, 1000, 4000):
+        path = os.path.join(folder, "datasets.h5")
+        with h5py.File(path, "w", libver="latest") as file:
+            made = [
+                file.create_dataset(f"{i}/a", (0, 10), "f8", chunks=(16, 10), maxshape=(None, 10)) for i in range(count)
+            ]
+            file.swmr_mode = True
+            for dataset in made:
+                dataset.id.set_extent((16, 10))
+                dataset.id.write_direct_chunk((0, 0), bytes(1280))
+            begin = time.perf_counter()
+            file.flush()
+            flush = time.perf_counter() - begin
+            begin = time.perf_counter()
+        with h5py.File(path, "r+", libver="latest") as file:
+            file.swmr_mode = True
+            again = time.perf_counter() - begin
+        print(f"{count:8} {flush * 1e3:10.2f} {again * 1e3:24.2f}", flush=True)
+
+
 def run(case: Case, seconds: float, folder: str) -> dict[str, Any]:
     """Make one recording and measure it."""
     path = os.path.join(folder, "bench.h5")
@@ -151,15 +251,23 @@ def main() -> None:
     parser.add_argument("--dir", help="where to write the files (default: a temporary folder)")
     parser.add_argument("--json", help="write the results to this file")
     parser.add_argument("--only", default="", help="only the cases with this word in their name")
+    parser.add_argument("--choices", action="store_true", help="measure filters and flushes instead")
     options = parser.parse_args()
+    if options.choices:
+        with tempfile.TemporaryDirectory(dir=options.dir) as folder:
+            filters(folder)
+            datasets(folder)
+        return
     results = []
     header = ("events/s", "MB/s", "CPU us", "deliver", "B/event", "queue MB", "stop s", "lost")
     print("{:46} {:>11} {:>7} {:>8} {:>8} {:>10} {:>8} {:>6} {}".format("case", *header))
     with tempfile.TemporaryDirectory(dir=options.dir) as folder:
-        for case in cases():
-            if options.only not in case.name:
+        runs = [(case.name, lambda case=case: run(case, options.seconds, folder)) for case in cases()]
+        runs.append(("plain write() of frames", lambda: plain_write(options.seconds, folder)))
+        for name, measure in runs:
+            if options.only not in name:
                 continue
-            r = run(case, options.seconds, folder)
+            r = measure()
             results.append(r)
             print(
                 f"{r['case']:46} {r['rate']:11,.0f} {r['MB/s']:7.0f} {r['cpu_us']:8.3f} {r['deliver_us']:8.4f}"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from daqca.events import Batch, Kind
+from daqca.events import Batch, Kind, pick
 
 OVERHEAD = 256
 """Bytes counted for a batch beside its records and its block."""
@@ -87,7 +87,7 @@ class Inbox:
         update = records["kind"] <= Kind.READ
         slots = records["slot"][update]
         slots = slots[slots < self._size]
-        control = records[~update & (records["kind"] != Kind.PROPERTY)]
+        control = pick(records, ~update & (records["kind"] != Kind.PROPERTY))
         other = len(records) - len(slots)
         with self._lock:
             np.add.at(self.dropped, slots, np.uint64(1))

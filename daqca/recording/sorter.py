@@ -12,7 +12,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from daqca.events import ALL_SLOTS, ELEMENT, EVENT, EVENT_BLOCK, Batch, Kind, Records, has_number, records_from_rows
+from daqca.events import (
+    ALL_SLOTS,
+    ELEMENT,
+    EVENT,
+    EVENT_BLOCK,
+    Batch,
+    Kind,
+    Records,
+    has_number,
+    join,
+    pick,
+    records_from_rows,
+)
 from daqca.recording.arrays import Segment
 from daqca.recording.layout import NO_SEGMENT, Origin
 from daqca.recording.ledger import Ledger
@@ -50,12 +62,7 @@ def gather(batches: Sequence[Batch]) -> tuple[Records, Blocks]:
         position += size
     if rows:
         pieces.append(_records(rows))
-    if len(pieces) == 1:
-        return pieces[0], blocks
-    if not pieces:
-        return np.zeros(0, EVENT), blocks
-    # As plain bytes: NumPy takes longer over the fields of a dtype than over copying the records.
-    return np.concatenate([piece.view("V32") for piece in pieces]).view(EVENT), blocks
+    return join(pieces) if pieces else np.zeros(0, EVENT), blocks
 
 
 def _records(rows: Sequence[tuple[Any, ...]]) -> Records:
@@ -122,7 +129,7 @@ class Sorter:
         update = (kinds <= Kind.READ) & (slots < ledger.size)
         control = CONTROL[kinds]
         ledger.count(slots[update], records["timestamp"][update])
-        lost = records[kinds == Kind.LOST]
+        lost = pick(records, kinds == Kind.LOST)
         if len(lost):
             ledger.lost(lost["slot"], lost["count"])
         ledger.control += int(np.count_nonzero(control))
@@ -150,7 +157,7 @@ class Sorter:
         kinds = records["kind"]
         control = CONTROL[kinds]
         if control.any():
-            self._control(records[control])
+            self._control(pick(records, control))
         ours = slots < ledger.size
         update = (kinds <= Kind.READ) & ours
         number = has_number(records) & ours
@@ -160,7 +167,7 @@ class Sorter:
         if properties.any():
             self._properties(records, properties, blocks)
         if number.any():
-            chosen = records[number]
+            chosen = pick(records, number)
             self._scalars(slots[number], chosen["timestamp"], chosen)
         rest = update & ~number
         if rest.any():
@@ -175,20 +182,20 @@ class Sorter:
         is_array = self._ledger.is_array[np.where(rest, records["slot"], 0)]
         text = rest & (records["dbr_type"] == 0) & (records["count"] == 1) & ~is_array
         rows = np.flatnonzero(rest)
-        chosen = records[rows]
+        chosen = pick(records, rows)
         data, sound = self._data(chosen, rows, blocks)
         bad = np.flatnonzero(~sound)
         if len(bad):
-            self._malformed(chosen[bad])
+            self._malformed(pick(chosen, bad))
         strings = np.flatnonzero(text[rows] & sound)
         arrays = np.flatnonzero(~text[rows] & sound)
         if len(strings):
-            table = chosen[strings]
+            table = pick(chosen, strings)
             # What is behind a string's end is whatever lay in the server's memory.
             values = np.array([bytes(data[i]).split(b"\0", 1)[0] for i in strings.tolist()], "S40")
             self._store.strings.append((table["slot"], table["timestamp"], values, table["status"], table["severity"]))
         if len(arrays):
-            self._arrays(chosen[arrays], [data[i] for i in arrays.tolist()])
+            self._arrays(pick(chosen, arrays), [data[i] for i in arrays.tolist()])
 
     def _data(self, chosen: Records, rows: npt.NDArray[Any], blocks: Blocks) -> tuple[list[memoryview], Mask]:
         """The bytes of each of the chosen records, and which of them really are there."""

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import logging
 import os
-import platform
+import resource
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from importlib import metadata
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import h5py
@@ -24,6 +22,7 @@ from h5py import h5f, h5i
 from daqca.errors import RecordingError
 from daqca.recording import layout
 from daqca.recording.arrays import SHARED, Planner, Segment
+from daqca.recording.blank import Places, deflate_options, fill
 from daqca.recording.columns import Chunks, Table
 from daqca.recording.ledger import Ledger
 from daqca.recording.options import Options
@@ -33,11 +32,6 @@ MARGIN = 2 << 20
 
 
 _log = logging.getLogger(__name__)
-
-
-def deflate_options(itemsize: int) -> dict[str, Any]:
-    """The filters of a compressed dataset, as `daqca.recording.columns.Packer` applies them."""
-    return {"shuffle": itemsize > 1, "compression": "gzip", "compression_opts": 1}
 
 
 def open_for_writing(path: str) -> h5py.File:
@@ -80,7 +74,7 @@ class Store:
         self.flushes = 0
         self.other_bytes = 0
         self._taken: set[str] = set()
-        self._places: dict[str, int] = {}
+        self._places: Places = {}
         self.began = float("inf")
         """When the first data came, by the monotonic clock."""
         self.is_shared = False
@@ -116,7 +110,7 @@ class Store:
             self._file = h5py.File(target, "x", libver=layout.LIBVER, locking=False)
             self._fd = os.open(target, os.O_RDWR | os.O_CLOEXEC)
             self.require_space(0)
-            self._fill_file()
+            self._places = fill(self._file, self.path, self.names, self.options, self.tables, self.start_time)
             self._close_file()
             if replaces:
                 os.replace(target, self.path)
@@ -126,66 +120,6 @@ class Store:
                 with contextlib.suppress(OSError):
                     os.unlink(target)
             raise RecordingError(f"cannot record to {self.path}: {reason(error)}") from error
-
-    def _fill_file(self) -> None:
-        file, names = self._file, self.names
-        file.attrs.update(
-            NX_class="NXroot",
-            default=layout.ENTRY,
-            creator="daqca",
-            creator_version=_version(),
-            daqca_layout=layout.LAYOUT_VERSION,
-            host=platform.node(),
-            pid=os.getpid(),
-            file_name=self.path,
-            file_time=layout.iso_time(self.start_time),
-            start_time_ns=self.start_time,
-            flush_interval=self.options.flush_interval,
-        )
-        # All that is written at the end has its place now: it is then only overwritten, which a kill cannot tear.
-        file.attrs.update(dict.fromkeys(layout.TOTALS, 0), end_time_ns=0, complete=False)
-        entry = file.create_group(layout.ENTRY)
-        entry.attrs.update(NX_class="NXentry", default=layout.SCALARS.name)
-        layout.write_text(entry, "start_time", layout.iso_time(self.start_time))
-        layout.write_text(entry, "end_time", " " * len(layout.iso_time(self.start_time)))
-        entry.create_dataset("duration", data=0.0).attrs["units"] = "s"
-        layout.write_text(entry, "title", f"{len(names)} PVs recorded by daqca")
-        for table in self.tables:
-            self._create_table(table)
-        pvs = _collection(file, layout.PVS)
-        encoded = [name.encode() for name in names]
-        kind = h5py.string_dtype("utf-8", max(map(len, encoded)))
-        pvs.create_dataset("name", data=np.array(encoded, f"S{kind.itemsize}").astype(kind))
-        for name, code in layout.PV_COLUMNS:
-            self._create_fixed(pvs, name, np.zeros(len(names), code))
-        state = _collection(file, layout.STATE)
-        for name, code, length in layout.STATE_FIELDS:
-            self._create_fixed(state, name, np.zeros(length, code))
-        for path in (layout.ARRAYS, layout.OVERVIEW):
-            _collection(file, path)
-        references = file.create_dataset(layout.SEGMENTS, (layout.MAX_SEGMENTS,), h5py.ref_dtype)
-        references[0] = references[0]  # has its place in the file from now on
-        references.attrs["description"] = layout.DESCRIPTIONS["segments"]
-        _write_metadata(_collection(file, layout.USER), self.options.metadata)
-
-    def _create_table(self, table: Table) -> None:
-        group = self._file.create_group(table.spec.path)
-        group.attrs.update(NX_class="NXcollection", title=table.spec.title)
-        if table is self.scalars:  # a plot of all of them: right for one PV, and better than none for many
-            group.attrs.update(NX_class="NXdata", signal="value", axes=["time"])
-        for (name, code), chunks in zip(table.spec.columns, table.chunks, strict=True):
-            filters = deflate_options(chunks.item) if chunks.packed else {}
-            column = group.create_dataset(
-                name, (0,), np.dtype(code), chunks=(table.spec.chunk,), maxshape=(None,), **filters
-            )
-            column.attrs["description"] = layout.DESCRIPTIONS[name]
-            if name == "time":
-                column.attrs.update(units="ns", start="1970-01-01T00:00:00+00:00")
-
-    def _create_fixed(self, group: h5py.Group, name: str, data: npt.NDArray[Any]) -> None:
-        column = group.create_dataset(name, data=data)
-        column.attrs["description"] = layout.DESCRIPTIONS[name]
-        self._places[name] = column.id.get_offset()
 
     # Datasets for arrays
 
@@ -291,8 +225,11 @@ class Store:
         Raises
         ------
         OSError
-            The disk has not so much left (ENOSPC).
+            The disk has not so much left (ENOSPC), or the file may not grow so much (EFBIG: ``ulimit -f``).
         """
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        if limit != resource.RLIM_INFINITY and os.fstat(self._fd).st_size + size + MARGIN > limit:
+            raise OSError(errno.EFBIG, f"the file may not grow beyond {limit} bytes (ulimit -f)")
         disk = os.fstatvfs(self._fd)
         if disk.f_blocks and disk.f_bavail * disk.f_frsize < size + MARGIN:
             raise OSError(errno.ENOSPC, f"the disk is full: {disk.f_bavail * disk.f_frsize >> 10} KiB are left")
@@ -397,31 +334,3 @@ def reason(error: BaseException) -> str:
         words = error.strerror if error.strerror and len(error.strerror) < 100 else os.strerror(error.errno)
         return f"{errno.errorcode.get(error.errno, error.errno)}, {words}"
     return f"{type(error).__name__}: {error}"
-
-
-def _version() -> str:
-    try:
-        return metadata.version("daqca")
-    except metadata.PackageNotFoundError:
-        return "unknown"
-
-
-def _collection(parent: h5py.Group, path: str) -> h5py.Group:
-    group = parent.create_group(path)
-    group.attrs["NX_class"] = "NXcollection"
-    return group
-
-
-def _write_metadata(group: h5py.Group, values: Mapping[str, Any]) -> None:
-    """Store the user's metadata: numbers, text and arrays as they are, mappings as groups, the rest as JSON."""
-    for key, value in values.items():
-        name = str(key).replace("/", "|")
-        if isinstance(value, Mapping):
-            _write_metadata(_collection(group, name), value)
-            continue
-        if not isinstance(value, (str, bytes, int, float, np.generic, np.ndarray)):
-            value = json.dumps(value, default=str)
-        if isinstance(value, str):
-            layout.write_text(group, name, value)
-        else:
-            group.create_dataset(name, data=value)

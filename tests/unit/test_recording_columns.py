@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from daqca.recording.blank import deflate_options
 from daqca.recording.columns import Chunks, Packer, Table
 from daqca.recording.layout import LIBVER, TableSpec
-from daqca.recording.store import deflate_options
 
 SPEC = TableSpec("t", "a table", (("a", "<u4"), ("b", "<f8"), ("c", "u1"), ("d", "S40")), 64)
 

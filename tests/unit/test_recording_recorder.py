@@ -213,7 +213,7 @@ def test_garbage_behind_the_end_of_a_string_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "run.h5"
     record(path, ["a"], Feed().text(0, b"end\0garbage").text(0, b"\xb5m").text(0, b"x" * 40).batch())
     with RecordingFile(path) as file:
-        assert file.strings("a").values.tolist() == ["end", "\ufffdm", "x" * 40]
+        assert file.strings("a").values.tolist() == ["end", "µm", "x" * 40]
 
 
 def test_small_batches_of_single_events(tmp_path: Path) -> None:
