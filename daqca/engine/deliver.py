@@ -32,19 +32,17 @@ from daqca.events import (
     BatchBuilder,
     Kind,
     Records,
-    decode,
     has_block,
     pick,
 )
 from daqca.link import Link
-from daqca.reading import Reading, Value, decode_text
+from daqca.reading import Reading, Value, data_value, number_value
 
 Slots = npt.NDArray[np.uint32]
 _UNMAPPED = 0xFFFFFFFF
 # Plain numbers: looking a member up in an enum costs more than the rest of a small batch.
 _READ, _UPDATE, _FAILED = int(Kind.READ), int(Kind.UPDATE), int(Kind.FAILED)
 _ANSWERS = frozenset((_READ, int(Kind.WRITTEN), _FAILED))
-_FLOATS = (2, 6)
 
 
 class Shard:
@@ -311,15 +309,10 @@ def _all_answers(rows: Sequence[tuple[Any, ...]]) -> bool:
     return True
 
 
-def _value(row: tuple[object, ...], batch: Batch, native: int, native_count: int) -> Value:
-    value, dbr_type, count = row[6], int(row[2]), int(row[7])  # type: ignore[call-overload]
-    if not isinstance(value, tuple):
-        number = float(value)  # type: ignore[arg-type]
-        if native_count > 1:
-            return np.full(count, number).astype(ELEMENT[native].newbyteorder("="))
-        return number if native in _FLOATS else int(number)
-    data = batch.data(*value)
-    if dbr_type == 0:
-        texts = [decode_text(bytes(data[i * 40 : i * 40 + 40])) for i in range(count)]
-        return texts[0] if count == 1 and native_count <= 1 else np.array(texts, "U" if texts else "U1")
-    return decode(data, dbr_type, count)
+def _value(row: tuple[Any, ...], batch: Batch, native: int, native_count: int) -> Value:
+    value, dbr_type, count = row[6], row[2], row[7]
+    if isinstance(value, tuple):
+        return data_value(batch.data(*value), dbr_type, count, native_count > 1)
+    if native_count > 1:
+        return np.full(count, value).astype(ELEMENT[native].newbyteorder("="))
+    return number_value(value, native)
