@@ -25,6 +25,7 @@ MIN_MIXED = 16
 """After so many single messages, what follows is sorted by form and then decoded in columns."""
 
 _VALUES = frozenset((int(Command.READ_NOTIFY), int(Command.EVENT_ADD)))
+_COMMANDS = frozenset(map(int, Command))
 
 Payload = bytearray | memoryview
 
@@ -118,6 +119,9 @@ class Stream:
                     protocol.check_size(size, f"message {command} of the server {self._name}")
                 following = start + size
                 if following > end:
+                    if command not in _COMMANDS:
+                        # Said at once: who waits for the rest of garbage may wait for ever.
+                        raise ProtocolError(f"the server {self._name} sent message {command}, which does not exist")
                     if size > LARGE:
                         self._begin_large(start, end, size, (command, data_type, count, p1, p2))
                         pos = end
