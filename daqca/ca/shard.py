@@ -33,6 +33,8 @@ _CONNECTED, _READ = int(State.CONNECTED), int(RequestKind.READ)
 RETRY_CIRCUIT = 1.0
 """Seconds before channels of a circuit that failed are searched again; doubles while it fails."""
 MAX_RETRY_CIRCUIT = 30.0
+BRIEF_CIRCUIT = 10.0
+"""A circuit that lasted for so many seconds counts as one that did not fail."""
 
 
 class Shard:
@@ -69,6 +71,8 @@ class Shard:
         self._greeting = greeting(user, host)
         self._by_address: dict[Address, Circuit] = {}
         self._failures: dict[Address, int] = {}
+        self._opened: dict[int, float] = {}
+        """By circuit: when its connection was there."""
         self._next_index = 0
         self._name_servers_due = 0.0
 
@@ -324,7 +328,7 @@ class Shard:
     def opened(self, circuit: Circuit, now: float) -> None:
         """The TCP connection of a circuit is there."""
         circuit.opened(now)
-        self._failures.pop(circuit.address, None)
+        self._opened[circuit.index] = now
         if circuit.is_name_server:
             waiting = np.flatnonzero(self.channels.state == State.SEARCHING).astype(np.uint32)
             circuit.send_search(waiting)
@@ -364,9 +368,14 @@ class Shard:
         if reason == Reason.PROTOCOL_ERROR:
             self.protocol_errors += 1
         wait = 0.0
-        if not was_up or reason == Reason.PROTOCOL_ERROR:
+        was_brief = now - self._opened.pop(circuit.index, now) < BRIEF_CIRCUIT
+        if was_brief or reason == Reason.PROTOCOL_ERROR:
             failures = self._failures[circuit.address] = self._failures.get(circuit.address, 0) + 1
-            wait = min(RETRY_CIRCUIT * 2.0 ** (failures - 1), MAX_RETRY_CIRCUIT)
+            # A server that was up may be back soon: only if that repeats it is left alone for a while.
+            failures -= was_up and reason != Reason.PROTOCOL_ERROR
+            wait = min(RETRY_CIRCUIT * 2.0 ** (failures - 1), MAX_RETRY_CIRCUIT) if failures else 0.0
+        else:
+            self._failures.pop(circuit.address, None)
         self.search_again(slots, now + wait)
         if circuit.is_name_server:
             self._name_servers_due = min(self._name_servers_due, now + max(wait, RETRY_CIRCUIT))
