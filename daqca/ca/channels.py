@@ -158,6 +158,7 @@ class Channels(Table):
     chunk: npt.NDArray[np.int32]
     place: U4
     size: npt.NDArray[np.uint16]
+    search: U4
 
     COLUMNS: ClassVar = {
         "state": (np.uint8, State.FREE),
@@ -170,19 +171,22 @@ class Channels(Table):
         "chunk": (np.int32, -1),  # which NameMessages holds the name's messages, and where
         "place": (np.uint32, 0),
         "size": (np.uint16, 0),  # bytes of one SEARCH or CREATE_CHAN message
+        "search": (np.uint32, 0),  # which of the searches for it is the latest; earlier ones end
     }
 
     def __init__(self) -> None:
         super().__init__()
         self.names: list[str] = []
         self._free: list[int] = []
+        self._resting: dict[int, int] = {}
+        """Slots of channels that were removed, and the circuits that may still say something of them."""
         self._chunks: dict[int, NameMessages] = {}
         self._chunk_users: dict[int, int] = {}
         self._search_blocks: dict[int, bytes] = {}
         self._next_chunk = 0
 
     def __len__(self) -> int:
-        return len(self.names) - len(self._free)
+        return len(self.names) - len(self._free) - len(self._resting)
 
     def add(self, names: Sequence[str]) -> Slots:
         """New channels, in state SEARCHING; returns their slots, shape (len(names),)."""
@@ -210,17 +214,28 @@ class Channels(Table):
         return slots
 
     def remove(self, slots: Slots) -> None:
-        """Forget channels; their slots may be used again, though not soon."""
+        """Forget channels; their slots may be used again, though not soon, and not before a server let go of them."""
         for chunk, users in zip(*np.unique(self.chunk[slots], return_counts=True), strict=True):
             self._chunk_users[int(chunk)] -= int(users)
             if not self._chunk_users[int(chunk)]:
                 del self._chunk_users[int(chunk)], self._chunks[int(chunk)]
                 self._search_blocks.pop(int(chunk), None)
+        is_created = self.circuit[slots] != NO_CIRCUIT
+        self._resting.update(zip(slots[is_created].tolist(), self.circuit[slots[is_created]].tolist(), strict=True))
+        self._free.extend(slots[~is_created].tolist())
         for name, (_, fill) in self.COLUMNS.items():
             getattr(self, name)[slots] = fill
         for slot in slots.tolist():
             self.names[slot] = ""
-        self._free.extend(slots.tolist())
+
+    def let_go(self, circuit: int, slots: Slots | None = None) -> None:
+        """A circuit has nothing more to say of these slots (default: of any), if they were removed."""
+        if self._resting:
+            candidates = list(self._resting) if slots is None else slots.tolist()
+            ended = [slot for slot in candidates if self._resting.get(slot) == circuit]
+            for slot in ended:
+                del self._resting[slot]
+            self._free.extend(ended)
 
     def create_messages(self, slots: Slots) -> bytes:
         """CREATE_CHAN for these channels, one after the other."""
@@ -284,6 +299,8 @@ class Subscriptions(Table):
     sent: npt.NDArray[np.bool_]
     sent_type: U1
     sent_count: U4
+    cancels: npt.NDArray[np.uint16]
+    cancelled_on: npt.NDArray[np.uint16]
 
     COLUMNS: ClassVar = {
         "slot": (np.uint32, 0xFFFFFFFF),  # 0xFFFFFFFF: the id is free
@@ -294,6 +311,8 @@ class Subscriptions(Table):
         "sent": (np.bool_, False),
         "sent_type": (np.uint8, 0),
         "sent_count": (np.uint32, 0),
+        "cancels": (np.uint16, 0),  # so many times cancelled without a confirmation yet
+        "cancelled_on": (np.uint16, NO_CIRCUIT),
     }
     FREE = 0xFFFFFFFF
 
@@ -301,10 +320,11 @@ class Subscriptions(Table):
         super().__init__()
         self.by_slot = SlotIndex()
         self._free: list[int] = []
+        self._resting = 0
         self._end = 0
 
     def __len__(self) -> int:
-        return self._end - len(self._free)
+        return self._end - len(self._free) - self._resting
 
     def add(self, slots: Slots, mask: int, dbr_type: int, kind: int, label: int | None = None) -> U4:
         """One subscription for each slot; returns their ids, shape (n,)."""
@@ -327,11 +347,35 @@ class Subscriptions(Table):
         return ids
 
     def remove(self, ids: U4) -> None:
-        """Forget subscriptions."""
+        """Forget subscriptions. Their ids rest until no update of them can be on its way."""
         for id_, slot in zip(ids.tolist(), self.slot[ids].tolist(), strict=True):
             self.by_slot.discard(slot, id_)
         self.slot[ids] = self.FREE
         self.sent[ids] = False
+        free = ids[self.cancels[ids] == 0]
+        self._resting += len(ids) - len(free)
+        self._free.extend(free.tolist())
+
+    def cancel(self, ids: npt.NDArray[np.integer], circuit: int) -> None:
+        """These subscriptions were cancelled at their server."""
+        self.sent[ids] = False
+        self.cancels[ids] += 1
+        self.cancelled_on[ids] = circuit
+
+    def confirm(self, id_: int, circuit: int) -> None:
+        """The server confirmed that a subscription was cancelled: no update of it is on its way."""
+        if id_ < self.capacity and self.cancels[id_] and self.cancelled_on[id_] == circuit:
+            self.cancels[id_] -= 1
+            if not self.cancels[id_] and self.slot[id_] == self.FREE:
+                self._resting -= 1
+                self._free.append(id_)
+
+    def let_go(self, circuit: int) -> None:
+        """A circuit is gone, and with it what was on its way."""
+        ids = np.flatnonzero((self.cancelled_on == circuit) & (self.cancels > 0))
+        self.cancels[ids] = 0
+        ids = ids[self.slot[ids] == self.FREE]
+        self._resting -= len(ids)
         self._free.extend(ids.tolist())
 
 

@@ -49,7 +49,7 @@ _ACCESS_RIGHTS, _CREATE_CHAN = int(Command.ACCESS_RIGHTS), int(Command.CREATE_CH
 
 
 _WITHOUT_CONSEQUENCE = frozenset(
-    map(int, (Command.ECHO, Command.CLEAR_CHANNEL, Command.READ_SYNC, Command.NOT_FOUND, Command.EVENT_CANCEL))
+    map(int, (Command.ECHO, Command.READ_SYNC, Command.NOT_FOUND, Command.EVENT_CANCEL))
 )
 
 
@@ -263,10 +263,11 @@ class Circuit(Requester):
         keep: bool,
     ) -> None:
         subscriptions = self._subscriptions
-        if p2 >= subscriptions.capacity or not subscriptions.sent[p2]:
-            self.stray += size > 0
-            return
         if size == 0:  # confirms a cancel; then p1 is the channel and no status
+            subscriptions.confirm(p2, self.index)
+            return
+        if p2 >= subscriptions.capacity or not subscriptions.sent[p2]:
+            self.stray += 1
             return
         slot, label = int(subscriptions.slot[p2]), int(subscriptions.label[p2])
         if p1 != ECA_NORMAL:
@@ -323,25 +324,33 @@ class Circuit(Requester):
             self._control(int(messages["command"][0]), messages, builder, count)
             return
         commands = messages["command"]
-        is_create, is_access = commands == _CREATE_CHAN, commands == _ACCESS_RIGHTS
-        created, access = messages[is_create], messages[is_access]
-        if len(created) + len(access) == len(messages) and all_different(created["p1"]) and all_different(access["p1"]):
-            # Access rights come ahead of the creation they belong to, so both can be taken together.
-            self._access_rights(access, builder)
-            self._created(created, builder, None)
-            return
-        places = np.concatenate(([0], np.flatnonzero(np.diff(commands)) + 1, [len(messages)])).tolist()
+        # Access rights come ahead of the creation they belong to: such pairs count as one command.
+        kinds = np.where(commands == _ACCESS_RIGHTS, np.uint16(_CREATE_CHAN), commands)
+        places = np.concatenate(([0], np.flatnonzero(np.diff(kinds)) + 1, [len(messages)])).tolist()
         for first, end in pairwise(places):
-            part, command = messages[first:end], int(commands[first])
-            if all_different(part["p2" if command == _WRITE_NOTIFY else "p1"]):
+            part, command = messages[first:end], int(kinds[first])
+            if command == _CREATE_CHAN:
+                self._creations(part, builder)
+            elif all_different(part["p2" if command == _WRITE_NOTIFY else "p1"]):
                 self._control(command, part, builder, None)
             else:
-                for i in range(first, end):
-                    self._control(command, messages[i : i + 1], builder, None)
+                self._one_by_one(part, builder)
 
-    def _control(
-        self, command: int, messages: npt.NDArray[np.void], builder: BatchBuilder, count: int | None
-    ) -> None:
+    def _creations(self, messages: npt.NDArray[np.void], builder: BatchBuilder) -> None:
+        """Access rights and creations, mixed."""
+        is_access = messages["command"] == _ACCESS_RIGHTS
+        access, created = messages[is_access], messages[~is_access]
+        if all_different(created["p1"]) and all_different(access["p1"]):
+            self._access_rights(access, builder)
+            self._created(created, builder, None)
+        else:
+            self._one_by_one(messages, builder)
+
+    def _one_by_one(self, messages: npt.NDArray[np.void], builder: BatchBuilder) -> None:
+        for i, command in enumerate(messages["command"].tolist()):
+            self._control(command, messages[i : i + 1], builder, None)
+
+    def _control(self, command: int, messages: npt.NDArray[np.void], builder: BatchBuilder, count: int | None) -> None:
         """Messages with one command, which all concern different channels or requests."""
         if command == _ACCESS_RIGHTS:
             self._access_rights(messages, builder)
@@ -360,6 +369,8 @@ class Circuit(Requester):
         elif command == Command.SEARCH:
             for _, _, port, version, ip, cid in messages.tolist():
                 self._found(port, version, ip, cid)
+        elif command == Command.CLEAR_CHANNEL:
+            self._channels.let_go(self.index, messages["p2"])
         elif command not in _WITHOUT_CONSEQUENCE:
             raise ProtocolError(f"the server {self.name} sent message {command}, which no server sends")
 
@@ -434,7 +445,9 @@ class Circuit(Requester):
         builder.extend(records)
 
     def _lost(self, cids: npt.NDArray[np.uint32], reason: Reason, builder: BatchBuilder) -> None:
-        slots = cids[self._mine(cids)].astype(np.uint32)
+        mine = self._mine(cids)
+        self._channels.let_go(self.index, cids[~mine])
+        slots = cids[mine].astype(np.uint32)
         self.disconnect(slots, reason, builder)
         self.orphans.append(slots)
 
@@ -473,6 +486,8 @@ class Circuit(Requester):
         self.out.clear()
         slots = self.slots()
         self.disconnect(slots, reason, builder)
+        self._channels.let_go(self.index)
+        self._subscriptions.let_go(self.index)
         return slots
 
     def check(self, now: float, builder: BatchBuilder) -> float:

@@ -73,11 +73,11 @@ class Requester:
 
     def send_read(self, slot: int, id_: int, data_type: int, count: int) -> None:
         """Send one read of a connected channel; the fast path of a single get."""
-        self.out.append(
-            memoryview(
-                protocol.pack_header(Command.READ_NOTIFY, 0, data_type, count, int(self._channels.sid[slot]), id_)
-            )
-        )
+        sid = int(self._channels.sid[slot])
+        if count > 0xFFFF:
+            self.queue(protocol.message(Command.READ_NOTIFY, b"", data_type, count, sid, id_))
+            return
+        self.out.append(memoryview(protocol.pack_header(Command.READ_NOTIFY, 0, data_type, count, sid, id_)))
 
     def send_subscriptions(self, ids: npt.NDArray[np.integer]) -> None:
         """Send these subscriptions, whose channels are connected on this circuit."""
@@ -109,7 +109,7 @@ class Requester:
         ids = ids[subscriptions.sent[ids]] if len(ids) else ids
         if not len(ids):
             return
-        subscriptions.sent[ids] = False
+        subscriptions.cancel(ids, self.index)
         sids = self._channels.sid[subscriptions.slot[ids]]
         for data_type, count, part in _groups(subscriptions.sent_type[ids], subscriptions.sent_count[ids]):
             wanted = min(count, 0xFFFF)

@@ -59,12 +59,13 @@ class Searcher:
     def __init__(self, channels: Channels, max_period: float = 300.0):
         self._channels = channels
         self._max_period = max_period
-        self._early: deque[tuple[Slots, int, bytes]] = deque()
-        """(slots, tries, their messages) to be sent now."""
-        self._late: deque[tuple[Slots, int, bytes]] = deque()
+        self._early: deque[tuple[Slots, int, int, bytes]] = deque()
+        """(slots, number of the search, tries, their messages) to be sent now."""
+        self._late: deque[tuple[Slots, int, int, bytes]] = deque()
         """The same, of names that were asked for before; they must not delay the others."""
-        self._waiting: list[tuple[float, int, int, Slots]] = []
-        """Heap of (when due, sequence number, tries, slots) of what was sent."""
+        self._waiting: list[tuple[float, int, int, int, Slots]] = []
+        """Heap of (when due, sequence number, number of the search, tries, slots) of what was sent."""
+        self._searches = 0
         self._on_the_way: dict[int, float] = {}
         """Datagrams without an answer yet: sequence number to when it was sent."""
         self._in_window: dict[int, float] = {}
@@ -84,13 +85,15 @@ class Searcher:
         """Datagrams received that are not Channel Access."""
 
     def add(self, slots: Slots, delay_until: float | None = None, tries: int = 0) -> None:
-        """Search these channels, at once or from a time on."""
+        """Search these channels, at once or from a time on. What is left of earlier searches for them ends."""
+        self._searches = search = self._searches % _MAX_SEQUENCE + 1
+        self._channels.search[slots] = search
         if delay_until is None:
             queue = self._early if tries <= EARLY_TRIES else self._late
-            queue.extend((part, tries, messages) for part, messages in self._cut(slots))
+            queue.extend((part, search, tries, messages) for part, messages in self._cut(slots))
             return
         for part, _ in self._cut(slots):
-            heapq.heappush(self._waiting, (delay_until, self._next_sequence(), tries, part))
+            heapq.heappush(self._waiting, (delay_until, self._next_sequence(), search, tries, part))
 
     def _next_sequence(self) -> int:
         if self._sequence == _MAX_SEQUENCE:
@@ -132,10 +135,10 @@ class Searcher:
         out: list[tuple[bytes, Slots]] = []
         first_wait = self._first_wait()
         while (self._early or self._late) and self._has_room(now):
-            slots, tries, messages = (self._early or self._late).popleft()
+            slots, search, tries, messages = (self._early or self._late).popleft()
             sequence = self._next_sequence()
             wait = min(first_wait * 2.0 ** min(tries, 30), self._max_period)
-            heapq.heappush(self._waiting, (now + wait, sequence, tries + 1, slots))
+            heapq.heappush(self._waiting, (now + wait, sequence, search, tries + 1, slots))
             if self.use_window:
                 self._on_the_way[sequence] = self._in_window[sequence] = now
             # data_type 1 says that parameter 1 is a sequence number, which comes back with the replies.
@@ -145,25 +148,28 @@ class Searcher:
             self._channels.forget_search_messages()
         return out
 
-    def _still_searching(self, slots: Slots) -> Slots:
-        left: Slots = slots[self._channels.state[slots] == _SEARCHING]
+    def _still_searching(self, slots: Slots, search: int) -> Slots:
+        channels = self._channels
+        left: Slots = slots[(channels.state[slots] == _SEARCHING) & (channels.search[slots] == search)]
         return left
 
     def _collect_due(self, now: float) -> None:
         due: dict[int, list[Slots]] = {}
         silent = False
         while self._waiting and self._waiting[0][0] <= now:
-            _, sequence, tries, slots = heapq.heappop(self._waiting)
+            _, sequence, search, tries, slots = heapq.heappop(self._waiting)
+            left = self._still_searching(slots, search)
             if self._forget(sequence) is not None:
-                silent |= tries <= 2 and sequence > self._shrunk_before and len(self._still_searching(slots)) > 0
-            due.setdefault(tries, []).append(slots)
+                silent |= tries <= 2 and sequence > self._shrunk_before and len(left) > 0
+            if len(left):
+                due.setdefault(tries, []).append(left)
         if silent:
             # No word of any name of a datagram: perhaps it was lost. Once per window, as TCP does.
             self._threshold = self.window = max(self.window / 2, MIN_WINDOW)
             self._shrunk_before = self._sequence
         for tries, parts in due.items():
             # What is left of several datagrams goes into fewer, now that most names are found.
-            self.add(self._still_searching(np.concatenate(parts)), tries=tries)
+            self.add(np.concatenate(parts), tries=tries)
 
     def _forget(self, sequence: int) -> float | None:
         """A datagram is no more on the way; returns when it was sent."""
@@ -256,8 +262,7 @@ class Searcher:
         heapq.heapify(self._waiting)
         for item in patient:  # else they would keep their places in the window for ever
             self._forget(item[1])
-        slots = np.concatenate([self._still_searching(item[3]) for item in patient])
-        parts = self._cut(slots)
+        parts = self._cut(np.concatenate([self._still_searching(item[4], item[2]) for item in patient]))
         for i, (part, _) in enumerate(parts):
             self.add(part, now + BEACON_SPREAD * i / len(parts))
 

@@ -131,12 +131,15 @@ class Shard:
         for start in range(0, len(slots), READ_PART):
             if start and flush is not None:
                 flush()
-            rows = ids[start : start + READ_PART].astype(np.int64) & (self.requests.capacity - 1)
-            indices = self.channels.circuit[slots[start : start + READ_PART]]
+            part, part_ids = slots[start : start + READ_PART], ids[start : start + READ_PART]
+            indices = self.channels.circuit[part]
             for index in distinct(indices):
-                # A flush may have found a circuit closed, and failed what was sent on it.
+                here = indices == index
                 if index in self.circuits:
-                    self.circuits[index].send_reads(rows[indices == index])
+                    rows = part_ids[here].astype(np.int64) & (self.requests.capacity - 1)
+                    self.circuits[index].send_reads(rows)
+                else:  # a flush found the circuit closed: these wait as if they had not been connected
+                    self.requests.waiting.add(part[here], part_ids[here])
 
     def read_one(self, slot: int) -> tuple[int, Circuit | None]:
         """`read` of a single slot: its id, and the circuit it was sent on, if it is connected."""
@@ -248,15 +251,18 @@ class Shard:
         """Datagrams came: search replies, or beacons forwarded by the repeater."""
         others = []
         for data, sender in datagrams:
-            if len(data) >= 2 and data[1] == _BEACON and data[0] == 0:
+            command = data[1] if len(data) >= protocol.HEADER_SIZE and data[0] == 0 else -1
+            if command == _BEACON:
                 self._beacons(data, sender, now)
-            elif len(data) >= 2 and data[1] != _CONFIRM:
+            elif command != _CONFIRM:
                 others.append((data, sender))
         for found in self.searcher.received(others, now):
             self._found(found, now)
 
     def _beacons(self, data: bytes, sender: Address, now: float) -> None:
-        for beacon in parse_beacons(data, sender, self.settings.server_port):
+        beacons = parse_beacons(data, sender, self.settings.server_port)
+        self.searcher.malformed += not beacons
+        for beacon in beacons:
             self.beacons_heard += 1
             circuit = self._by_address.get(beacon.server)
             if circuit is not None:
@@ -341,10 +347,12 @@ class Shard:
         ProtocolError
             See `Circuit.received_bytes`; the caller closes the circuit.
         """
-        circuit.received_bytes(n, self.builder, now)
-        if circuit.orphans:
-            orphans, circuit.orphans = circuit.orphans, []
-            self.search_again(np.concatenate(orphans), now + RETRY_CIRCUIT)
+        try:
+            circuit.received_bytes(n, self.builder, now)
+        finally:  # what came before an error counts
+            if circuit.orphans:
+                orphans, circuit.orphans = circuit.orphans, []
+                self.search_again(np.concatenate(orphans), now + RETRY_CIRCUIT)
         if circuit.found:
             found, circuit.found = circuit.found, []
             self._found_by_name_server(found, now)

@@ -10,7 +10,7 @@ from support import wire
 from support.clients import HOST, PORT, SERVER, TestClient, sent, slots
 
 from daqca.ca.channels import NO_CIRCUIT, State
-from daqca.ca.shard import MAX_RETRY_CIRCUIT, READ_PART, RETRY_CIRCUIT
+from daqca.ca.shard import BRIEF_CIRCUIT, MAX_RETRY_CIRCUIT, READ_PART, RETRY_CIRCUIT
 from daqca.events import Kind, Reason
 from daqca.link import CTRL
 
@@ -228,9 +228,32 @@ def test_a_server_that_cannot_be_reached_is_tried_ever_more_rarely() -> None:
         waits.append(client.now - start)
     assert waits == pytest.approx([1, 2, 4, 8, 16, MAX_RETRY_CIRCUIT, MAX_RETRY_CIRCUIT, MAX_RETRY_CIRCUIT], abs=0.6)
     assert client.events() == []  # it never was connected
-    client.open(client.found([slot]))
-    client.shard.closed(client.circuit(), Reason.CLOSED, client.now)
-    assert client.wait(0.01)  # it was there, so it may be there again
+    circuit = client.found([slot])
+    client.open(circuit)
+    client.wait(BRIEF_CIRCUIT + 1.0)
+    client.shard.closed(circuit, Reason.CLOSED, client.now)
+    assert client.wait(0.01)  # it was there for a while, so it may be there again
+    client.shard.to_open.clear()
+    client.shard.closed(client.found([slot]), Reason.CLOSED, client.now)
+    assert client.wait(RETRY_CIRCUIT - 0.01) == []
+    assert client.wait(0.02)
+
+
+def test_a_server_whose_circuits_never_last_is_left_alone_ever_longer() -> None:
+    client = TestClient()
+    (slot,) = client.shard.add(["A"]).tolist()
+    client.searches()
+    waits = []
+    for reason in [Reason.CLOSED, Reason.CLOSED, Reason.CLOSED, *[Reason.PROTOCOL_ERROR] * 5]:
+        circuit = client.found([slot])
+        client.open(circuit)
+        start = client.now
+        client.shard.closed(circuit, reason, client.now)
+        while not client.wait(0.1):
+            assert client.now - start < 100
+        waits.append(client.now - start)
+    assert waits == pytest.approx([0, 1, 2, 8, 16, *[MAX_RETRY_CIRCUIT] * 3], abs=0.2)
+    assert client.shard.protocol_errors == 5
 
 
 # Channels that end
