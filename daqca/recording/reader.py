@@ -198,11 +198,13 @@ class RecordingFile:
         if spec is layout.STRINGS:
             columns["value"] = np.array([decode_text(v) for v in columns["value"].tolist()], dtype=str)
         order = np.argsort(columns["slot"], kind="stable")
-        ordered = columns["slot"][order]
+        ordered = columns.pop("slot")[order]
+        columns = {key: column[order] for key, column in columns.items()}
+        wanted = np.array(slots, ordered.dtype)  # of one type, else NumPy converts the whole column
+        starts, ends = (np.searchsorted(ordered, wanted, side).tolist() for side in ("left", "right"))
         result = {}
-        for name, slot in zip(names, slots, strict=True):
-            own = order[np.searchsorted(ordered, slot) : np.searchsorted(ordered, slot, "right")]
-            result[name] = Series(*(columns[key][own] for key in ("time", "value", "status", "severity")))
+        for name, start, end in zip(names, starts, ends, strict=True):
+            result[name] = Series(*(columns[key][start:end] for key in ("time", "value", "status", "severity")))
         return result
 
     def _columns(self, spec: layout.TableSpec, slots: Sequence[int] | None) -> dict[str, npt.NDArray[Any]]:
