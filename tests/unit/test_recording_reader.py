@@ -11,7 +11,7 @@ import pytest
 from support.recording import CHAR, DOUBLE, STRING, T0, Feed, numbers
 
 from daqca.errors import RecordingError
-from daqca.recording import Recorder, RecordingFile, describe, layout, plot, summary
+from daqca.recording import Recorder, RecordingFile, describe, layout, plot, recover, summary
 
 
 @pytest.fixture
@@ -110,3 +110,19 @@ def test_a_newer_layout_is_refused(path: Path) -> None:
         RecordingFile(path)
     with h5py.File(path, "r+") as file:  # and let go of
         assert file.attrs["daqca_layout"] == layout.LAYOUT_VERSION + 1
+
+
+def test_rows_that_were_not_committed_do_not_count(path: Path) -> None:
+    # As after a kill between the growing of a column and the flush of what is in it.
+    with h5py.File(path, "r+") as file:
+        file["entry/state/rows"][0] = 61
+        file.attrs.modify("complete", False)
+    with RecordingFile(path) as recording:
+        assert recording.rows["scalars"] == 61
+        assert recording.scalars("b").values.tolist() == list(range(1, 61, 2))
+    assert recover(path, force=True).written.tolist() == [31, 30, 2, 6, 6, 0]
+    with h5py.File(path) as file:
+        assert file["entry/scalars/value"].shape == (61,)
+        assert file["entry/pvs/written"][:].tolist() == [31, 30, 2, 6, 6, 0]
+        assert file["entry/pvs/dropped"][:].tolist() == [19, 20, 0, 0, 0, 0]
+        assert (file.attrs["written"], file.attrs["dropped"]) == (75, 39)
