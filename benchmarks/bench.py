@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +74,12 @@ class Bench:
     def settle(self) -> None:
         """Wait until the IOC has done with the last client: it must not be busy with the end of one for the next."""
         wait_idle([self.ioc.pid], limit=0.02)
+
+    @contextmanager
+    def scratch(self, name: str) -> Iterator[Path]:
+        """A path where nothing is yet, in a folder that goes away with the block."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            yield Path(folder) / name
 
     def wanted(self, clients: Sequence[Client]) -> list[Client]:
         """Those of the clients that take part in this run."""

@@ -68,24 +68,23 @@ def recording(bench: Bench, results: Results) -> None:
 
 def record(bench: Bench, client: Client, putter: ClientProcess, how: str, results: Results, label: str) -> None:
     """Record the updates of one stream of puts, and look into the file."""
-    path = bench.folder / "counters.h5"
-    with bench.process(client.command("record", bench.counters, f"path={path}")) as process:
-        process.answer()
-        roles = {role: Load(pids) for role, pids in by_role(process.pid).items()}
-        wait_idle(descendants(process.pid), limit=0.05)
-        for load in roles.values():
-            load.start()
-        puts = putter.ask(how)
-        late = max(0.0, wait_idle(descendants(process.pid), limit=0.05) - puts["ended"])
-        used = {role: load.seconds() for role, load in roles.items()}
-        stopped = process.ask("count")
-    lost, wrong = judge_counters(path, puts)
-    results.say(f"    {stopped['stats']}")
+    with bench.scratch("counters.h5") as path:
+        with bench.process(client.command("record", bench.counters, f"path={path}")) as process:
+            process.answer()
+            roles = {role: Load(pids) for role, pids in by_role(process.pid).items()}
+            wait_idle(descendants(process.pid), limit=0.05)
+            for load in roles.values():
+                load.start()
+            puts = putter.ask(how)
+            late = max(0.0, wait_idle(descendants(process.pid), limit=0.05) - puts["ended"])
+            used = {role: load.seconds() for role, load in roles.items()}
+            stopped = process.ask("count")
+        lost, wrong = judge_counters(path, puts)
+    results.say(f"    {stopped['stats'].partition(': ')[2]}")
     results.add(client.name, f"updates/s{label}", "", puts["puts"] / (puts["seconds"] + late), wrong)
     results.add(client.name, f"lost{label}", "", lost, wrong)
     for role, seconds in used.items():
         results.add(client.name, f"CPU for an event in the {role}{label}", "us", 1e6 * seconds / puts["puts"])
-    path.unlink()
 
 
 class Load:
@@ -144,22 +143,21 @@ def shoot(
     results: Results,
 ) -> None:
     """Take one series of frames."""
-    path = bench.folder / "frames.h5"
-    scenario = ["frames"] if client is COUNTER else ["record", f"path={path}"]
-    with bench.process(client.command(scenario[0], names, *scenario[1:]), environment=environment) as process:
-        process.answer()
-        load = Load(descendants(process.pid))
-        load.start()
-        took: Result = trigger.ask("go")
-        wait_idle(load.pids, limit=0.05)
-        cpu = load.seconds()
-        result = process.ask("count")
-    if client is COUNTER:
-        lost, wrong = FRAMES - result["events"], "" if result["last"] == FRAMES else "not the last frame"
-    else:
-        lost, wrong = judge_frames(path, camera.pattern, FRAMES)
-        results.say(f"    {result['stats']}")
-        path.unlink()
+    with bench.scratch("frames.h5") as path:
+        command = ["frames"] if client is COUNTER else ["record", f"path={path}"]
+        with bench.process(client.command(command[0], names, *command[1:]), environment=environment) as process:
+            process.answer()
+            load = Load(descendants(process.pid))
+            load.start()
+            took: Result = trigger.ask("go")
+            wait_idle(load.pids, limit=0.05)
+            cpu = load.seconds()
+            result = process.ask("count")
+        if client is COUNTER:
+            lost, wrong = FRAMES - result["events"], "" if result["last"] == FRAMES else "not the last frame"
+        else:
+            lost, wrong = judge_frames(path, camera.pattern, FRAMES)
+            results.say(f"    {result['stats'].partition(': ')[2]}")
     results.add(client.name, "frames/s", "", FRAMES / took["seconds"])
     results.add(client.name, "lost", "", lost, wrong)
     results.add(client.name, "CPU for a frame", "ms", 1e3 * cpu / FRAMES)
