@@ -82,8 +82,11 @@ class Broker:
         self._stuck: dict[bytes, float] = {}
         hwm = client_messages if remote else PIPE_MESSAGES
         self._xsub = self._socket(zmq.XSUB, hwm)
+        # Upstream go subscriptions, two for each client. One beyond the mark would be dropped, and nobody would know.
+        self._xsub.sndhwm = 0
         self._xsub.bind(self.endpoints.data)
         self._xpub = self._socket(zmq.XPUB, hwm)
+        self._xpub.rcvhwm = 0
         self._xpub.setsockopt(zmq.XPUB_NODROP, int(not remote))
         self._xpub.bind(LOCAL_DATA)
         self._workers = self._socket(zmq.ROUTER, REQUEST_MESSAGES)

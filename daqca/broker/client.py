@@ -65,7 +65,8 @@ class BrokerClient:
         )
         self._sub = self._context.socket(zmq.SUB)
         self._sub.linger = 0
-        self._sub.set_hwm(PIPE_MESSAGES if self._broker else messages)
+        self._sub.rcvhwm = PIPE_MESSAGES if self._broker else messages
+        self._sub.sndhwm = 0  # for subscriptions: see Broker
         self._dealer: zmq.Socket[bytes] | None = None
         if isinstance(broker, Broker):
             self._sub.connect(LOCAL_DATA)

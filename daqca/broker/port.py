@@ -31,7 +31,8 @@ class WorkerPort:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._data = self._context.socket(zmq.PUB)
         self._data.linger = 0
-        self._data.set_hwm(PIPE_MESSAGES)
+        self._data.sndhwm = PIPE_MESSAGES
+        self._data.rcvhwm = 0  # for subscriptions: see Broker
         self._data.setsockopt(zmq.XPUB_NODROP, 1)
         self._data.connect(endpoints.data)
         self._requests = self._context.socket(zmq.DEALER)

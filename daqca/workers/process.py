@@ -10,6 +10,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 from daqca.errors import WorkerError
 from daqca.workers.configuration import Configuration
@@ -82,6 +83,15 @@ class CAProcess:
     def output(self) -> str:
         """The last lines that it wrote to its standard error."""
         return "\n".join(self._lines)
+
+    def doing(self) -> str:
+        """What the system says of it: its state in the letters of ``ps``, and the CPU seconds it has used."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return "gone"
+        used = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return f"state {fields[0]}, {used:.1f} s of CPU"
 
     def how_it_ended(self) -> str:
         """In words, for messages."""

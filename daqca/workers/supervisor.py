@@ -46,8 +46,8 @@ class Supervision:
     """
 
     heartbeat: float = HEARTBEAT
-    silent_after: float = 3.0
-    replaced_after: float = 15.0
+    silent_after: float = 5.0
+    replaced_after: float = 20.0
     start: float = 20.0
     restart: float = 0.1
     longest_restart: float = 10.0
@@ -192,10 +192,12 @@ class Supervisor:
         elif caught_up:
             silence = now - link.heard
             if link.state == State.UP and silence > self.patience.silent_after:
-                log.error("worker %d has said nothing for %.1f s; its channels are stale", member.number, silence)
+                what = "worker %d (%s) has said nothing for %.1f s; its channels are stale"
+                log.error(what, member.number, process.doing(), silence)
                 link.fell_silent()
             elif silence > self.patience.replaced_after:
-                log.error("worker %d has said nothing for %.1f s; it is killed and replaced", member.number, silence)
+                what = "worker %d (%s) has said nothing for %.1f s; it is killed and replaced"
+                log.error(what, member.number, process.doing(), silence)
                 process.kill()
 
     def _bury(self, member: Member, now: float) -> None:
