@@ -296,7 +296,7 @@ class Subscriptions(Table):
     dbr_type: U1
     kind: U1
     label: U4
-    sent: npt.NDArray[np.bool_]
+    sent_on: npt.NDArray[np.uint16]
     sent_type: U1
     sent_count: U4
     cancels: npt.NDArray[np.uint16]
@@ -308,7 +308,7 @@ class Subscriptions(Table):
         "dbr_type": (np.uint8, AUTO),
         "kind": (np.uint8, 0),
         "label": (np.uint32, 0),  # the token of its events
-        "sent": (np.bool_, False),
+        "sent_on": (np.uint16, NO_CIRCUIT),  # the circuit whose server has it
         "sent_type": (np.uint8, 0),
         "sent_count": (np.uint32, 0),
         "cancels": (np.uint16, 0),  # so many times cancelled without a confirmation yet
@@ -342,7 +342,7 @@ class Subscriptions(Table):
         self.dbr_type[ids] = dbr_type
         self.kind[ids] = kind
         self.label[ids] = ids if label is None else label
-        self.sent[ids] = False
+        self.sent_on[ids] = NO_CIRCUIT
         self.by_slot.add(slots, ids)
         return ids
 
@@ -351,14 +351,14 @@ class Subscriptions(Table):
         for id_, slot in zip(ids.tolist(), self.slot[ids].tolist(), strict=True):
             self.by_slot.discard(slot, id_)
         self.slot[ids] = self.FREE
-        self.sent[ids] = False
+        self.sent_on[ids] = NO_CIRCUIT
         free = ids[self.cancels[ids] == 0]
         self._resting += len(ids) - len(free)
         self._free.extend(free.tolist())
 
     def cancel(self, ids: npt.NDArray[np.integer], circuit: int) -> None:
         """These subscriptions were cancelled at their server."""
-        self.sent[ids] = False
+        self.sent_on[ids] = NO_CIRCUIT
         self.cancels[ids] += 1
         self.cancelled_on[ids] = circuit
 

@@ -48,9 +48,7 @@ _KIND_REFUSED, _KIND_PROPERTY = int(Kind.REFUSED), int(Kind.PROPERTY)
 _ACCESS_RIGHTS, _CREATE_CHAN = int(Command.ACCESS_RIGHTS), int(Command.CREATE_CHAN)
 
 
-_WITHOUT_CONSEQUENCE = frozenset(
-    map(int, (Command.ECHO, Command.READ_SYNC, Command.NOT_FOUND, Command.EVENT_CANCEL))
-)
+_WITHOUT_CONSEQUENCE = frozenset(map(int, (Command.ECHO, Command.READ_SYNC, Command.NOT_FOUND, Command.EVENT_CANCEL)))
 
 
 class CircuitState(IntEnum):
@@ -168,7 +166,7 @@ class Circuit(Requester):
             subscriptions = self._subscriptions
             known = p2 < subscriptions.capacity
             ids = p2 if known.all() else np.where(known, p2, 0)
-            known &= subscriptions.sent[ids]
+            known &= subscriptions.sent_on[ids] == self.index
             if form.dbr_type not in METADATA:
                 known &= (subscriptions.kind[ids] != _KIND_PROPERTY) | (messages["p1"] != ECA_NORMAL)
             slots, kinds, tokens = subscriptions.slot[ids], subscriptions.kind[ids], subscriptions.label[ids]
@@ -176,7 +174,7 @@ class Circuit(Requester):
         else:
             requests = self._requests
             rows = p2.astype(np.int64) & (requests.capacity - 1)
-            known = (requests.kind[rows] == _READ) & (requests.id[rows] == p2)
+            known = (requests.kind[rows] == _READ) & (requests.id[rows] == p2) & (requests.circuit[rows] == self.index)
             if not all_different(p2):  # a second answer to one request is nobody's
                 known &= is_first(p2)
             slots, kinds, tokens = requests.slot[rows], _KIND_READ, p2
@@ -239,15 +237,17 @@ class Circuit(Requester):
     ) -> None:
         requests = self._requests
         row = p2 & (requests.capacity - 1)
-        if requests.kind[row] != _READ or requests.id[row] != p2:
+        if requests.id[row] != p2 or requests.kind[row] != _READ or requests.circuit[row] != self.index:
             self.stray += 1
             return
+        # Before the request is taken for answered: if this is no Channel Access, it has yet to fail.
+        form = layout(data_type, count, size) if p1 == ECA_NORMAL else None
         requests.kind[row] = _FREE
         slot = int(requests.slot[row])
-        if p1 != ECA_NORMAL:
+        if form is None:
             builder.rows.append((slot, _KIND_FAILED, 0, min(p1 >> 3, 255), 0, time.time_ns(), 0.0, 0, p2))
             return
-        data_row(payload, start, layout(data_type, count, size), slot, _KIND_READ, p2, builder, keep)
+        data_row(payload, start, form, slot, _KIND_READ, p2, builder, keep)
         self._mend_char(slot, data_type, builder)
 
     def _update(
@@ -266,7 +266,7 @@ class Circuit(Requester):
         if size == 0:  # confirms a cancel; then p1 is the channel and no status
             subscriptions.confirm(p2, self.index)
             return
-        if p2 >= subscriptions.capacity or not subscriptions.sent[p2]:
+        if p2 >= subscriptions.capacity or subscriptions.sent_on[p2] != self.index:
             self.stray += 1
             return
         slot, label = int(subscriptions.slot[p2]), int(subscriptions.label[p2])
@@ -289,7 +289,7 @@ class Circuit(Requester):
     def _written(self, p1: int, p2: int, builder: BatchBuilder) -> None:
         requests = self._requests
         row = p2 & (requests.capacity - 1)
-        if requests.kind[row] != _WRITE or requests.id[row] != p2:
+        if requests.id[row] != p2 or requests.kind[row] != _WRITE or requests.circuit[row] != self.index:
             self.stray += 1
             return
         requests.kind[row] = _FREE
@@ -301,19 +301,19 @@ class Circuit(Requester):
         if size < HEADER_SIZE:
             raise ProtocolError(f"the server {self.name} sent an error of {size} bytes")
         command, _, _, _, _, id_ = protocol.unpack_header(payload, start)
-        number = min(p2 >> 3, 255)
-        now = time.time_ns()
+        requests, subscriptions = self._requests, self._subscriptions
+        number, now = min(p2 >> 3, 255), time.time_ns()
         if command in (Command.READ_NOTIFY, Command.WRITE, Command.WRITE_NOTIFY):
-            row = self._requests.row(id_)
-            if row >= 0:
-                self._requests.release(row)
-                slot = int(self._requests.slot[row])
+            row = requests.row(id_)
+            if row >= 0 and requests.circuit[row] == self.index:
+                requests.release(row)
+                slot = int(requests.slot[row])
                 builder.rows.append((slot, _KIND_FAILED, 0, number, 0, now, 0.0, 0, id_))
             elif command == Command.WRITE and self._mine(np.array([p1], np.uint32))[0]:
                 # A put without completion: nobody waits, but its failure is told and counted.
                 builder.rows.append((p1, _KIND_FAILED, 0, number, 0, now, 0.0, 0, 0))
-        elif command == Command.EVENT_ADD and id_ < self._subscriptions.capacity and self._subscriptions.sent[id_]:
-            slot, label = int(self._subscriptions.slot[id_]), int(self._subscriptions.label[id_])
+        elif command == _EVENT_ADD and id_ < subscriptions.capacity and subscriptions.sent_on[id_] == self.index:
+            slot, label = int(subscriptions.slot[id_]), int(subscriptions.label[id_])
             builder.rows.append((slot, _KIND_REFUSED, 0, number, 0, now, 0.0, 0, label))
 
     # --- messages without payload, in columns ---------------------------------------------------
@@ -436,6 +436,7 @@ class Circuit(Requester):
         requests = self._requests
         rows = messages["p2"].astype(np.int64) & (requests.capacity - 1)
         known = (requests.kind[rows] == _WRITE) & (requests.id[rows] == messages["p2"])
+        known &= requests.circuit[rows] == self.index
         self.stray += int(len(known) - known.sum())
         messages, rows = messages[known], rows[known]
         requests.release(rows)
@@ -478,7 +479,7 @@ class Circuit(Requester):
         channels.state[slots] = State.SEARCHING
         channels.circuit[slots] = NO_CIRCUIT
         ids = self._subscriptions.by_slot.of(slots)
-        self._subscriptions.sent[ids] = False
+        self._subscriptions.sent_on[ids] = NO_CIRCUIT
 
     def close(self, reason: Reason, builder: BatchBuilder) -> Slots:
         """The TCP connection is gone; returns the channels that are to be searched again."""

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daqca.ca import protocol
-from daqca.ca.channels import Channels, Requests, Slots, State, Subscriptions
+from daqca.ca.channels import NO_CIRCUIT, Channels, Requests, Slots, State, Subscriptions
 from daqca.ca.protocol import HEADER_SIZE, Command
 from daqca.link import AUTO, CTRL
 
@@ -82,12 +82,12 @@ class Requester:
     def send_subscriptions(self, ids: npt.NDArray[np.integer]) -> None:
         """Send these subscriptions, whose channels are connected on this circuit."""
         subscriptions = self._subscriptions
-        ids = ids[~subscriptions.sent[ids]] if len(ids) else ids
+        ids = ids[subscriptions.sent_on[ids] == NO_CIRCUIT] if len(ids) else ids
         if not len(ids):
             return
         slots = subscriptions.slot[ids]
         types, counts = self._types(slots, subscriptions.dbr_type[ids], np.zeros(len(ids), np.uint32))
-        subscriptions.sent[ids] = True
+        subscriptions.sent_on[ids] = self.index
         subscriptions.sent_type[ids] = types
         subscriptions.sent_count[ids] = counts
         sids = self._channels.sid[slots]
@@ -106,7 +106,7 @@ class Requester:
     def cancel_subscriptions(self, ids: npt.NDArray[np.integer]) -> None:
         """Cancel those of these subscriptions that are at the server."""
         subscriptions = self._subscriptions
-        ids = ids[subscriptions.sent[ids]] if len(ids) else ids
+        ids = ids[subscriptions.sent_on[ids] == self.index] if len(ids) else ids
         if not len(ids):
             return
         subscriptions.cancel(ids, self.index)

@@ -162,7 +162,12 @@ class Stream:
             return 1
         buffer, stride = self._buffer, following - pos
         if stride == HEADER_SIZE:
+            # As below: the first ones tell whether it pays to look at all.
+            if buffer[pos + 18 : pos + 20] != b"\0\0":
+                return 1
             sizes = np.ndarray(((end - pos) >> 4,), "<u2", buffer, pos + 2, (16,))
+            if len(sizes) > 64 and sizes[:64].any():
+                sizes = sizes[:64]
             n = int((sizes != 0).argmax())
             return n or (len(sizes) if not sizes[0] else 0)
         if buffer[pos : pos + 8] != buffer[following : following + 8]:
