@@ -25,6 +25,9 @@ _DONTWAIT = socket.MSG_DONTWAIT
 _TICK = 0.05
 """Seconds that a leader blocks in one recv before it looks at its deadline."""
 _MAX_BUFFERS = 64
+RECEIVE_BUFFER = 4 << 20
+"""Bytes that the kernel keeps for us while we are busy. What does not fit waits in the server, which merges it."""
+_WORTH_SETTING = 1 << 20
 
 
 class Link:
@@ -48,6 +51,9 @@ class Link:
         self.sock.setblocking(False)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        size = receive_buffer()
+        if size >= _WORTH_SETTING:  # else the kernel's own choice, which grows with need, is the better one
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
         self.fd = self.sock.fileno()
         self.reader = threading.Lock()
         self.mask = select.EPOLLOUT
@@ -120,6 +126,15 @@ class Link:
         self.shutdown()
         if not self.reader.locked():
             self.sock.close()
+
+
+def receive_buffer() -> int:
+    """How large a receive buffer this host lets us have, in bytes (``net.core.rmem_max``), `RECEIVE_BUFFER` at most."""
+    try:
+        with open("/proc/sys/net/core/rmem_max") as file:
+            return min(int(file.read()), RECEIVE_BUFFER)
+    except (OSError, ValueError):
+        return 0
 
 
 def user_name() -> str:

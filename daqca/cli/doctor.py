@@ -209,6 +209,12 @@ class _Report:
             if self._repeater
             else f"Repeater: none on port {port} yet; a client starts one. Without it, new servers are noticed later."
         )
+        size = receive_buffer()
+        if size < RECEIVE_BUFFER:
+            screen.print(
+                f"Receive buffer: this host allows {size:,} bytes. A server merges updates that a busy client leaves "
+                f"waiting; before recording at full speed let it have more: sysctl -w net.core.rmem_max={RECEIVE_BUFFER}"
+            )
 
     def _state(self, place: Place) -> str:
         """What is known of an address, in words."""
