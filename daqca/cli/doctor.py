@@ -209,11 +209,16 @@ class _Report:
             if self._repeater
             else f"Repeater: none on port {port} yet; a client starts one. Without it, new servers are noticed later."
         )
+        self._show_receive_buffer(screen)
+
+    def _show_receive_buffer(self, screen: Console) -> None:
+        from daqca.ca.sockets import RECEIVE_BUFFER, receive_buffer
+
         size = receive_buffer()
         if size < RECEIVE_BUFFER:
             screen.print(
-                f"Receive buffer: this host allows {size:,} bytes. A server merges updates that a busy client leaves "
-                f"waiting; before recording at full speed let it have more: sysctl -w net.core.rmem_max={RECEIVE_BUFFER}"
+                f"Receive buffer: this host allows {size:,} bytes. A server merges the updates that a busy client leaves "
+                f"waiting. Before recording at full speed, allow more: sysctl -w net.core.rmem_max={RECEIVE_BUFFER}"
             )
 
     def _state(self, place: Place) -> str:
