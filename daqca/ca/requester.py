@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from daqca.ca import protocol
-from daqca.ca.channels import NO_CIRCUIT, Channels, Requests, Slots, State, Subscriptions
+from daqca.ca.channels import NO_CIRCUIT, Channels, Slots, State, Subscriptions
 from daqca.ca.protocol import HEADER_SIZE, Command
+from daqca.ca.requests import Requests
 from daqca.link import AUTO, CTRL
 
 Buffer = bytes | memoryview | npt.NDArray[np.void]

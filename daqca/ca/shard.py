@@ -13,8 +13,10 @@ import numpy.typing as npt
 
 from daqca.ca import protocol
 from daqca.ca.beacons import BeaconTracker, parse_beacons
-from daqca.ca.channels import NO_CIRCUIT, Channels, RequestKind, Requests, Slots, State, Subscriptions, distinct
-from daqca.ca.circuit import ECA_DISCONN, Circuit, CircuitState, event_records, greeting
+from daqca.ca.channels import NO_CIRCUIT, Channels, Slots, State, Subscriptions, distinct
+from daqca.ca.circuit import Circuit, CircuitState, greeting
+from daqca.ca.replies import ECA_DISCONN, event_records
+from daqca.ca.requests import RequestKind, Requests
 from daqca.ca.search import Found, Searcher
 from daqca.ca.settings import Settings
 from daqca.events import BatchBuilder, Kind, Reason

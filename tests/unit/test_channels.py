@@ -16,14 +16,13 @@ from daqca.ca.channels import (
     NO_CIRCUIT,
     UNKNOWN_TYPE,
     Channels,
-    RequestKind,
-    Requests,
     SlotIndex,
     State,
     Subscriptions,
     Table,
     distinct,
 )
+from daqca.ca.requests import RequestKind, Requests
 from daqca.errors import ConfigurationError
 from daqca.link import AUTO
 
