@@ -217,8 +217,8 @@ class _Report:
         size = receive_buffer()
         if size < RECEIVE_BUFFER:
             screen.print(
-                f"Receive buffer: this host allows {size:,} bytes. A server merges the updates that a busy client leaves "
-                f"waiting. Before recording at full speed, allow more: sysctl -w net.core.rmem_max={RECEIVE_BUFFER}"
+                f"Receive buffer: this host allows {size:,} bytes. A server merges the updates that a busy client "
+                f"leaves waiting. Before recording at full speed, allow more: sysctl -w net.core.rmem_max={RECEIVE_BUFFER}"
             )
 
     def _state(self, place: Place) -> str:
