@@ -91,16 +91,6 @@ class Circuit(Replies):
             self._responsive(builder)
         self._stream.received(n, builder)
 
-    def feed(self, data: bytes, builder: BatchBuilder, now: float = 0.0) -> None:
-        """`get_buffer` and `received_bytes` for bytes that are at hand already."""
-        view = memoryview(data)
-        while len(view):
-            buffer = self.get_buffer()
-            n = min(len(buffer), len(view))
-            buffer[:n] = view[:n]
-            view = view[n:]
-            self.received_bytes(n, builder, now)
-
     # --- the connection -------------------------------------------------------------------------
 
     def slots(self) -> Slots:
