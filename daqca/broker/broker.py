@@ -138,32 +138,29 @@ class Broker:
         RequestRefused
             The worker is not connected, or has not read for some time.
         """
+        # Backpressure: wait for room, but once for a worker that does not read, not once for each request.
+        deadline = self._stuck.get(worker, time.monotonic() + REQUEST_PATIENCE)
+        while not self._send([worker, client, *frames], worker):
+            if time.monotonic() > deadline:
+                self._stuck[worker] = deadline
+                self.refused["busy"] += 1
+                raise RequestRefused(f"worker {worker.hex()} reads no requests; this one is given up")
+            time.sleep(0.001)
+        self._stuck.pop(worker, None)
+
+    def _send(self, frames: list[Buffer], worker: bytes) -> bool:
+        """Send to a worker; returns whether there was room."""
         with self._sending:
             if self.is_closed:
                 raise RequestRefused("the broker is closed; nothing can be asked any more")
             try:
-                self._forward([worker, client, *frames], worker)
+                self._workers.send_multipart(frames, zmq.DONTWAIT)
             except zmq.Again:
-                self.refused["busy"] += 1
-                raise RequestRefused(f"worker {worker.hex()} reads no requests; this one is given up") from None
+                return False
             except zmq.ZMQError as error:
                 self.refused["unreachable"] += 1
                 raise RequestRefused(f"worker {worker.hex()} is not connected ({error.strerror})") from None
-
-    def _forward(self, frames: list[Buffer], worker: bytes) -> None:
-        # Backpressure: wait for room, but once for a worker that does not read, not once for each request.
-        deadline = self._stuck.get(worker, time.monotonic() + REQUEST_PATIENCE)
-        while True:
-            try:
-                self._workers.send_multipart(frames, zmq.DONTWAIT)
-            except zmq.Again:
-                if time.monotonic() > deadline:
-                    self._stuck[worker] = deadline
-                    raise
-                time.sleep(0.001)
-            else:
-                self._stuck.pop(worker, None)
-                return
+            return True
 
     def _take_requests(self) -> None:
         """The thread that takes the requests of clients in other processes."""

@@ -4,7 +4,7 @@ Frames are bytes here; who sends them, and in which order, is in `publisher` and
 
 A stream message (worker to clients) has one frame, and a second one if its block is large::
 
-    topic, 9 bytes | version, 1 | length of the header, 2 | number of records, 4 | stream, 8 |
+    topic, 9 bytes | version, 1 | 2 zeros | length of the header, 4 | number of records, 4 | stream, 8 | 4 zeros |
     header: a msgpack list [kind, number, span, before, body] | zeros up to a multiple of 8 | records | small block
 
 A request (client to worker) is a msgpack list [code, ...] and as many raw frames as it needs.
@@ -30,7 +30,7 @@ TOPIC_SIZE: Final = 1 + ID_SIZE
 INLINE: Final = 1 << 16
 """Blocks of fewer bytes travel in the first frame: one frame is one system call and one wait for the interpreter."""
 
-_PREFIX = struct.Struct("<9sBHI8s")
+_PREFIX = struct.Struct("<9sBxxII8s4x")
 _RECORD = EVENT.itemsize
 _MAX_COUNTER = (1 << 64) - 1
 
@@ -52,6 +52,8 @@ class MessageKind(IntEnum):
     """The answer to RESYNC: which requests the worker still works at. The state of the channels follows."""
     ANSWER = 5
     """The answer to a question: its number, and the result."""
+    REFUSED = 6
+    """A request could not be made: its first token, and why."""
 
 
 class Right(IntEnum):

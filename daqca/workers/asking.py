@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from daqca.broker.broker import RequestRefused
 from daqca.broker.client import BrokerClient
+from daqca.ca.eca import ECA, message_number
 from daqca.ca.protocol import NameMessages
 from daqca.errors import EngineClosedError, WorkerError
 from daqca.events import EVENT, Batch, Kind, Records
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("daqca.workers")
 
-ECA_DISCONN = 24
-"""Message number of ECA_DISCONN: there is no worker to ask."""
+NO_WORKER = message_number(ECA.DISCONN)
 ANSWER_TIMEOUT = 5.0
 MAX_PLAIN = 1000
 READS = (Code.READ, Code.READ_ONE)
@@ -242,7 +242,7 @@ class Asking:
             records = np.zeros(len(slots), EVENT)
             records["slot"] = slots
             records["kind"] = Kind.FAILED
-            records["status"] = ECA_DISCONN
+            records["status"] = NO_WORKER
             records["timestamp"] = time.time_ns()
             if token:
                 records["token"] = np.arange(token, token + len(slots), dtype=np.uint32)

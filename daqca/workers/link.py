@@ -17,18 +17,18 @@ import numpy.typing as npt
 from daqca.broker.client import BrokerClient
 from daqca.broker.messages import Message, MessageKind
 from daqca.broker.positions import Follower, Gap, Position
+from daqca.ca.eca import ECA, message_number
 from daqca.errors import TransportError
 from daqca.events import EVENT, Batch, Kind, Reason, Records
 from daqca.link import Deliver, Slots
-from daqca.workers.asking import ECA_DISCONN, READS, Asking, State
+from daqca.workers.asking import NO_WORKER, READS, Asking, State
 from daqca.workers.channels import lost_event
 from daqca.workers.requests import Code
 from daqca.workers.routes import is_answer
 
 log = logging.getLogger("daqca.workers")
 
-ECA_TIMEOUT = 10
-"""Message number of ECA_TIMEOUT: the answer was lost on its way."""
+ANSWER_LOST = message_number(ECA.TIMEOUT)
 _SMALL = 4
 _NOBODY = b""
 
@@ -59,6 +59,7 @@ class WorkerLink(Asking):
         self.heard = time.monotonic()
         self._events = self._messages = self._bytes = 0
         self._gaps = self._lost = self._late = self._workers = 0
+        self._last = self._former = _NOBODY
         self._stale: Slots = np.zeros(0, np.uint32)
         self._wants_resync = False
         self._shard = Follower(Position())
@@ -90,7 +91,9 @@ class WorkerLink(Asking):
     def expect(self, address: bytes) -> None:
         """A worker with this address is about to be started."""
         with self.lock:
-            self._address = address
+            self._client.detach(self._former)
+            self._former, self._address = self._last, address
+            self._last = address
             self._workers += 1
             self.heard = time.monotonic()
             self._client.attach(address, self)
@@ -118,13 +121,14 @@ class WorkerLink(Asking):
 
     def _fail_all(self, disconnections: Records) -> None:
         self._held.clear()
-        self._hand_on(np.concatenate([disconnections, self._pending.fail_all(ECA_DISCONN)]))
+        self._hand_on(np.concatenate([disconnections, self._pending.fail_all(NO_WORKER)]))
         self._answer_nothing()
 
     def _welcomed(self, message: Message) -> None:
         """The worker is there: tell it what it is to do."""
         self._shard = Follower(_position(message.body))
         self._private = Follower(Position(message.number + 1, message.before))
+        self._wants_resync = False
         self.state = State.UP
         self.is_up.set()
         held, self._held = self._held, []
@@ -183,6 +187,12 @@ class WorkerLink(Asking):
         elif message.kind == MessageKind.WELCOME and message.is_private:
             self._welcomed(message)
 
+    def _reach(self, topic: Follower, position: Any) -> None:
+        """The worker says how far a topic has come: what is missing before that, was lost."""
+        gap = topic.reach(_position(position))
+        if gap is not None:
+            self._missed(gap)
+
     def _missed(self, gap: Gap) -> None:
         """Something was dropped on the way: tell how much, and ask how things stand."""
         log.warning("worker %d: %d messages with %d events were lost on the way", self.number, *gap)
@@ -201,11 +211,10 @@ class WorkerLink(Asking):
     def _take_control(self, message: Message) -> None:
         if message.kind == MessageKind.HEARTBEAT:
             mine = message.body.get(self._client.id) if isinstance(message.body, dict) else None
-            gap = self._private.reach(_position(mine)) if mine is not None else None
-            if gap is not None:
-                self._missed(gap)
-            elif self._wants_resync:
+            if self._wants_resync:
                 self._resync()  # nothing came of the last one, or more was lost meanwhile
+            if mine is not None:
+                self._reach(self._private, mine)
             self._flush_held()
         elif message.kind == MessageKind.CHANNELS:
             self._locate(message)
@@ -213,6 +222,8 @@ class WorkerLink(Asking):
             self._take_state(message)
         elif message.kind == MessageKind.ANSWER:
             self._take_answer(message)
+        elif message.kind == MessageKind.REFUSED:
+            self._hand_on(self._pending.fail(*_position(message.body)))
 
     def _locate(self, message: Message) -> None:
         body = message.body
@@ -228,19 +239,23 @@ class WorkerLink(Asking):
         self._channels.locate(first, slots)
 
     def _take_state(self, message: Message) -> None:
-        if type(message.body) is not int or len(message.block) % 8:
+        """The answer to a RESYNC: what was asked and is not known to the worker any more was answered, and lost."""
+        body = message.body
+        if not isinstance(body, list) or len(body) != 2 or type(body[0]) is not int or len(message.block) % 8:
             raise TransportError("a message does not tell the state of requests; it is dropped")
-        if message.body != self._sync:  # more was lost since it was asked
+        if body[0] != self._sync:  # more was lost since it was asked
             return
         self._wants_resync = False
+        self._reach(self._shard, body[1])
         kept = np.frombuffer(message.block, np.uint32).reshape(-1, 2)
-        self._hand_on(self._pending.compare(kept, message.body, ECA_TIMEOUT))
+        self._hand_on(self._pending.compare(kept, body[0], ANSWER_LOST))
 
     def _take_answer(self, message: Message) -> None:
         body = message.body
-        if not isinstance(body, list) or len(body) != 2:
+        if not isinstance(body, list) or len(body) != 3 or type(body[0]) is not int:
             raise TransportError("a message answers no question; it is dropped")
-        answer = self._questions.get(body[0]) if type(body[0]) is int else None
+        self._reach(self._shard, body[2])
+        answer = self._questions.get(body[0])
         if answer is not None:
             answer.result = body[1]
             answer.complete()

@@ -90,6 +90,12 @@ class Pending:
         for token in tokens.tolist():
             self._asked.pop(token, None)
 
+    def fail(self, first: int, status: int) -> Records:
+        """Give up the requests that begin with this token; returns FAILED events for those not answered."""
+        asked = self._asked.get(first)
+        self.discard(first)
+        return _joined([] if asked is None else [asked.failed(status)])
+
     def fail_all(self, status: int) -> Records:
         """Give up everything; returns a FAILED event for each request that was not answered."""
         asked, self._asked, self._large = list(self._asked.values()), {}, {}

@@ -16,7 +16,7 @@ from daqca.workers.link import WorkerLink
 from daqca.workers.supervisor import Supervision, Supervisor
 
 _pools: weakref.WeakSet[WorkerPool] = weakref.WeakSet()
-"""The open pools, for the end of the interpreter and for the child of a fork."""
+"""The open pools, only for the child of a fork, which must leave them to the parent."""
 
 
 class WorkerPool:
@@ -63,7 +63,7 @@ class WorkerPool:
             self.links, self._client, self._broker.endpoints.directory, settings, patience or Supervision()
         )
         _pools.add(self)
-        atexit.register(_close, weakref.ref(self))
+        atexit.register(self.close)
         try:
             self._supervisor.start()
         except BaseException:
@@ -103,6 +103,7 @@ class WorkerPool:
             self._broker.close()
             self._client.join()
             _pools.discard(self)
+            atexit.unregister(self.close)
 
     def _forked(self) -> None:
         """In the child of a fork: the workers are the parent's."""
@@ -112,11 +113,6 @@ class WorkerPool:
         for member in self._supervisor.members:
             if member.process is not None:
                 member.process.forget()
-
-
-def _close(pool: weakref.ref[WorkerPool]) -> None:
-    if (open_pool := pool()) is not None:
-        open_pool.close()
 
 
 def _forget_pools() -> None:

@@ -61,6 +61,7 @@ class Member:
         self.number = number
         self.link = link
         self.process: CAProcess | None = None
+        self.is_silent = False
         self.started = 0.0
         self.due = 0.0
         self.wait = 0.0
@@ -98,7 +99,7 @@ class Supervisor:
         self._settings = settings
         self._stops = False
         self._wake = threading.Event()
-        self._last_look = (False, 0)
+        self._was_idle = False
         self._thread = threading.Thread(target=self._run, name="daqca-supervisor", daemon=True)
 
     # --- the start ------------------------------------------------------------------------------
@@ -154,7 +155,8 @@ class Supervisor:
         period = min(self.patience.heartbeat / 2, 0.25)
         slept = time.monotonic()
         while not self._stops:
-            self._wake.wait(period)
+            due = min((member.due for member in self.members if member.process is None), default=slept + period)
+            self._wake.wait(min(max(due - slept, 0.0), period))
             self._wake.clear()
             now = time.monotonic()
             if now - slept > period + 1.0:
@@ -166,16 +168,18 @@ class Supervisor:
             for member in self.members:
                 if self._stops:
                     return
+                if member.link.state == State.CLOSED:
+                    continue
                 try:
                     self._look_at(member, now, caught_up)
+                    member.is_silent = member.link.state == State.SILENT
                 except Exception:
                     log.exception("worker %d cannot be supervised", member.number)
 
     def _has_caught_up(self) -> bool:
         """Whether we have read all there is, and had so a while ago: else a worker's heartbeat may be in the queue."""
-        look = (self._client.is_idle, self._client.received)
-        before, self._last_look = self._last_look, look
-        return look[0] and before[0]
+        was_idle, self._was_idle = self._was_idle, self._client.is_idle
+        return was_idle and self._was_idle
 
     def _look_at(self, member: Member, now: float, caught_up: bool) -> None:
         process, link = member.process, member.link
@@ -213,11 +217,6 @@ class Supervisor:
             max(2 * member.wait, first), self.patience.longest_restart
         )
         member.due = now + member.wait
-        self._wake_at(member.wait)
-
-    def _wake_at(self, wait: float) -> None:
-        if wait <= 0:
-            self._wake.set()
 
     def _relaunch(self, member: Member) -> None:
         try:
@@ -234,10 +233,11 @@ class Supervisor:
         self._wake.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
-        running = [(member.process, member.link) for member in self.members if member.process is not None]
-        for _, link in running:
-            link.quit()
+        running = [(member.process, member) for member in self.members if member.process is not None]
+        for _, member in running:
+            member.link.quit()
         deadline = time.monotonic() + QUIT_PATIENCE
-        for process, link in running:
+        for process, member in running:
             # One that is silent has not heard that it is to end.
-            process.stop(0.0 if link.state == State.SILENT else max(deadline - time.monotonic(), 0.1))
+            is_silent = member.is_silent or member.link.state == State.SILENT
+            process.stop(0.0 if is_silent else max(deadline - time.monotonic(), 0.1))

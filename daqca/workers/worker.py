@@ -18,8 +18,9 @@ from daqca.broker.messages import Buffer, MessageKind, Request, client_topic, de
 from daqca.broker.port import WorkerPort
 from daqca.ca.channels import State
 from daqca.ca.context import Context
+from daqca.ca.eca import ECA, message_number
 from daqca.ca.settings import Settings
-from daqca.errors import DaqcaError, TransportError
+from daqca.errors import TransportError
 from daqca.events import EVENT, Batch, Kind, Reason, Records
 from daqca.workers.requests import Code, check, doubles_of, slots_of
 from daqca.workers.routes import EVERYBODY, Route, Routes, is_answer
@@ -27,6 +28,7 @@ from daqca.workers.sharing import NONE, Client, SharedNames, SharedSubscriptions
 
 log = logging.getLogger("daqca.workers")
 
+_ANSWERED = (Code.READ, Code.READ_ONE, Code.WRITE_ONE, Code.WRITE_DOUBLES)
 MAX_CLIENTS = 254
 """The owners of records are bytes, of which one means everybody."""
 
@@ -122,14 +124,31 @@ class Worker:
         try:
             request = decode_request(frames)
             code = check(request)
-            with self._lock:
-                self._do(code, request)
         except TransportError as error:
-            self.malformed += 1
-            if self.malformed & (self.malformed - 1) == 0:  # the 1st, 2nd, 4th, 8th: a flood stays readable
-                log.warning("%s (%d so far)", error, self.malformed)
-        except DaqcaError as error:
-            log.error("a request cannot be done: %s", error)
+            self._count_malformed(error)
+            return
+        with self._lock:
+            try:
+                self._do(code, request)
+            except TransportError as error:
+                self._count_malformed(error)
+                self._fail(code, request)
+            except Exception:
+                log.exception("a request %s cannot be done", code.name)
+                self._fail(code, request)
+
+    def _count_malformed(self, error: TransportError) -> None:
+        self.malformed += 1
+        if self.malformed & (self.malformed - 1) == 0:  # the 1st, 2nd, 4th, 8th: a flood stays readable
+            log.warning("%s (%d so far)", error, self.malformed)
+
+    def _fail(self, code: Code, request: Request) -> None:
+        """Answer a get or a put that could not even be asked, so that nobody waits for it."""
+        client = self._clients.get(request.client)
+        token = request.arguments[0] if code in _ANSWERED else 0
+        if client is not None and token:
+            self._routes.cancel(client.id, token)
+            self._tell(client, MessageKind.REFUSED, [token, message_number(ECA.INTERNAL)])
 
     def _do(self, code: Code, request: Request) -> None:
         if code == Code.QUIT:
@@ -147,12 +166,19 @@ class Worker:
     def _tell(self, client: Client, kind: MessageKind, body: Any, block: Buffer = b"") -> None:
         self._publisher.publish(client_topic(client.id), kind, body, block=block)
 
+    def _answer(self, client: Client, request: Request, result: Any) -> None:
+        self._tell(client, MessageKind.ANSWER, [request.arguments[0], result, self._told()])
+
+    def _told(self) -> list[int]:
+        """How far the shard's topic has come, for clients that would see a gap at its end only later."""
+        return list(self._publisher.position(self._shard))
+
     def _hello(self, id_: bytes) -> None:
         if id_ not in self._clients and len(self._clients) >= MAX_CLIENTS:
             raise TransportError(f"client {id_.hex()} would be one too many for this worker")
         client = self._clients.setdefault(id_, Client(id_))
         self.is_welcome = True
-        self._tell(client, MessageKind.WELCOME, list(self._publisher.position(self._shard)))
+        self._tell(client, MessageKind.WELCOME, self._told())
 
     def _bye(self, id_: bytes) -> None:
         client = self._clients.pop(id_, None)
@@ -212,14 +238,14 @@ class Worker:
         if whole:
             self._tell_channels(client, 0, client.slots[: client.end])
             pending = self._routes.pending(client.id)
-            self._tell(client, MessageKind.STATE, question, pending.tobytes())
+            self._tell(client, MessageKind.STATE, [question, self._told()], pending.tobytes())
             self._tell_states(client, client.known(), connected_only=False)
         for mask in list(client.masks):
             self._read_as_updates(client, client.subscribed(mask), mask)
 
     def _hosts(self, client: Client, request: Request) -> None:
         slots = self._slots(client, request)
-        self._tell(client, MessageKind.ANSWER, [request.arguments[0], self.context.hosts(slots)])
+        self._answer(client, request, self.context.hosts(slots))
 
     def _slots(self, client: Client, request: Request) -> Slots:
         """The worker's slots of those in the request's first frame."""
@@ -326,7 +352,7 @@ class Worker:
             "dropped_messages": publisher.dropped_messages,
             "dropped_events": publisher.dropped_events,
         }
-        self._tell(client, MessageKind.ANSWER, [request.arguments[0], stats])
+        self._answer(client, request, stats)
 
     def close(self) -> None:
         """End the context."""

@@ -233,6 +233,16 @@ def test_a_slow_client_elsewhere_loses_counted_and_harms_nobody(high_water):
         assert 1 <= slow.gaps <= 3
 
 
+def test_subscriptions_are_not_dropped_with_the_rest():
+    """Sixteen clients at once, at a mark of one message."""
+    with running(clients=16, remote=True, client_messages=1) as (_, port, made):
+        for client, collector in made:
+            before = collector.events
+            port.publisher.publish(client_topic(client.id), MessageKind.BATCH, None, events(1), 1)
+            wait_until(lambda c=collector, b=before: c.events == b + 1, "what is for this client alone")
+        assert sum(collector.events for _, collector in made) == 16
+
+
 # --- requests and rights ----------------------------------------------------------------------------
 
 
@@ -310,7 +320,7 @@ def test_malformed_messages_are_counted_and_dropped(caplog):
             [b"S"],
             [b"S" + bytes(100)],
             [good[:-1]],
-            [good[:24] + b"\xc1" * 8 + good[32:]],
+            [good[:32] + b"\xc1" * 8 + good[40:]],
             [good, b"block", b"more"],
             [good, b"", b""],
         ]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
-import time
 
 import numpy as np
 import pytest
-from support.pools import PATIENCE, Answers, Heard, connected, pool_of, read, wait_until
+from support.pools import PATIENCE, Answers, Heard, busy, connected, pool_of, read, wait_until
 
 from daqca.broker.broker import Broker
 from daqca.broker.client import BrokerClient
@@ -267,29 +265,6 @@ def test_the_order_of_a_worker_is_the_order_of_its_client(few):
         client.close()
         broker.close()
         client.join()
-
-
-@contextlib.contextmanager
-def busy(link, slots):
-    """Threads that read and write other channels (those after the first) all the time."""
-    stops = threading.Event()
-
-    def load() -> None:
-        while not stops.is_set():
-            noise = Answers(2)
-            link.write_doubles(slots[1:3], np.array([time.time(), 5.0]), noise)
-            read(link, slots)
-            noise.wait(PATIENCE)
-
-    threads = [threading.Thread(target=load) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stops.set()
-        for thread in threads:
-            thread.join()
 
 
 def test_many_threads_ask_at_once(few):

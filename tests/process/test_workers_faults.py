@@ -14,11 +14,17 @@ import numpy as np
 import pytest
 from support.pools import PATIENCE, Answers, Heard, connected, is_running, pool_of, read, stopped, wait_until
 
+from daqca.broker.broker import Broker
+from daqca.broker.client import BrokerClient
+from daqca.broker.port import WorkerPort
 from daqca.ca.dbr import Mask
+from daqca.ca.settings import Settings
 from daqca.errors import EngineClosedError, WorkerError
 from daqca.events import Kind, Reason
-from daqca.workers import Supervision, WorkerPool
+from daqca.workers import Supervision, WorkerLink, WorkerPool
 from daqca.workers.asking import State
+from daqca.workers.main import serve
+from daqca.workers.worker import Worker
 
 VALUE = int(Mask.VALUE | Mask.ALARM)
 ECA_DISCONN = 24
@@ -356,6 +362,10 @@ def test_workers_take_no_notice_of_ctrl_c(ioc):
         assert pool.links[0].stats()["restarts"] == 0
 
 
+FORKS = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+
+@FORKS
 def test_a_fork_leaves_the_workers_to_the_parent(ioc):
     names, numbers = steady(ioc, 5)
     with pool_of() as (pool, heard):
@@ -375,3 +385,54 @@ def test_a_fork_leaves_the_workers_to_the_parent(ioc):
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert read(link, slots).numbers() == numbers
         assert is_running(pool.pids[0])
+
+
+def test_a_forked_child_ends_in_peace(tmp_path, ioc):
+    """It runs its exit handlers and collects its garbage, with the parent's sockets and threads that it has not."""
+    after = """
+        import gc, warnings
+        warnings.simplefilter("ignore")
+        child = os.fork()
+        if child == 0:
+            pool.close()
+            del pool
+            gc.collect()
+            sys.exit(7)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        print(len(pool.links[0].hosts(__import__("numpy").arange(2))))
+    """
+    process, pids, directory = run_script(tmp_path, after=textwrap.dedent(after).replace("\n", "\n    ").strip())
+    output, errors = process.communicate(timeout=PATIENCE)
+    assert (output, errors, process.returncode) == ("7\n2\n", "", 0)
+    assert all_gone(pids, directory)
+
+
+def test_a_request_that_cannot_be_made_fails(ioc):
+    """A worker whose context is gone: nobody waits for what it cannot ask any more."""
+    names, _ = steady(ioc, 3)
+    broker = Broker()
+    client, heard = BrokerClient(broker), Heard()
+    link, port = WorkerLink(0, client, heard), WorkerPort(broker.endpoints, b"a worker")
+    worker = Worker(port, Settings.from_environ())
+    serving = threading.Thread(target=serve, args=(worker, port))
+    link.expect(b"a worker")
+    serving.start()
+    try:
+        assert link.is_up.wait(PATIENCE)
+        slots = link.add(names)
+        heard.wait_connected(link, 3)
+        worker.context.close()
+        one = Answers()
+        link.read_one(1, one, PATIENCE)
+        assert (one.kinds(), one.statuses()) == ([Kind.FAILED], [17])
+        assert one.events[0].slot == 1
+        assert read(link, slots).statuses() == [17] * 3
+        assert len(link.operations) == 0
+    finally:
+        link.quit()
+        serving.join()
+        worker.close()
+        port.close()
+        client.close()
+        broker.close()
+        client.join()

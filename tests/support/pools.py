@@ -155,3 +155,26 @@ def stopped(pid: int) -> Iterator[None]:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def busy(link: Link, slots: Any) -> Iterator[None]:
+    """Threads that read and write other channels (those after the first) all the time."""
+    stops = threading.Event()
+
+    def load() -> None:
+        while not stops.is_set():
+            noise = Answers(2)
+            link.write_doubles(slots[1:3], np.array([time.time(), 5.0]), noise)
+            read(link, slots)
+            noise.wait(PATIENCE)
+
+    threads = [threading.Thread(target=load) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stops.set()
+        for thread in threads:
+            thread.join()

@@ -63,7 +63,7 @@ def test_a_message_survives_its_way(topic, stream, kind, number, span, before, b
 
 
 def test_records_begin_where_numpy_reads_them_fast():
-    for body in (None, "x", [1, b"yy"], {"a": 1.5}):
+    for body in (None, "x", [1, b"yy"], {"a": 1.5}, ["127.0.0.1:5064"] * 20_000):
         data = records(3)
         (frame,) = encode_message(shard_topic(STREAM), STREAM, 0, 1, 1, 2, body, [data], b"block")
         assert frame.index(data) % 8 == 0
@@ -120,7 +120,7 @@ def test_a_damaged_message_is_read_or_refused_and_nothing_else(data):
 def test_a_header_that_is_none_is_refused(header, why):
     (frame,) = encode_message(shard_topic(STREAM), STREAM, 0, 1, 1, 2)
     packed = msgpack.packb(header)
-    prefix = frame[:10] + len(packed).to_bytes(2, "little") + frame[12:24]
+    prefix = frame[:12] + len(packed).to_bytes(4, "little") + frame[16:32]
     with pytest.raises(TransportError, match="header"):
         decode_message([prefix + packed + bytes(-len(packed) & 7)])
 
@@ -141,11 +141,11 @@ def test_the_cases_that_are_refused_say_why():
         decode_message([b"X" + frame[1:]])
     with pytest.raises(TransportError, match="not daqca"):
         decode_message([frame[:9] + b"\2" + frame[10:]])
-    unhashable = frame[:10] + (3).to_bytes(2, "little") + frame[12:24] + b"\x81\x90\x01" + bytes(5)
+    unhashable = frame[:12] + (3).to_bytes(4, "little") + frame[16:32] + b"\x81\x90\x01" + bytes(5)
     with pytest.raises(TransportError):
         decode_message([unhashable])
     deep = b"\x91" * 5000
-    nested = frame[:10] + len(deep).to_bytes(2, "little") + frame[12:24] + deep
+    nested = frame[:12] + len(deep).to_bytes(4, "little") + frame[16:32] + deep
     with pytest.raises(TransportError):
         decode_message([nested])
 
