@@ -333,7 +333,7 @@ def test_workers_of_a_killed_parent_end(tmp_path, ioc, state):
 
 def test_a_forked_child_does_not_keep_the_workers_alive(tmp_path, ioc):
     """A grandchild has the pipes too; still the workers notice that their parent is gone."""
-    after = "if os.fork() == 0: time.sleep(8); os._exit(0)\n    time.sleep(600)".replace("\n    ", "\n")
+    after = "if os.fork() == 0: time.sleep(8); os._exit(0)\ntime.sleep(600)"
     process, pids, directory = run_script(tmp_path, after=after)
     process.kill()
     process.wait(PATIENCE)
@@ -401,7 +401,7 @@ def test_a_forked_child_ends_in_peace(tmp_path, ioc):
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         print(len(pool.links[0].hosts(__import__("numpy").arange(2))))
     """
-    process, pids, directory = run_script(tmp_path, after=textwrap.dedent(after).replace("\n", "\n    ").strip())
+    process, pids, directory = run_script(tmp_path, after=textwrap.dedent(after).strip())
     output, errors = process.communicate(timeout=PATIENCE)
     assert (output, errors, process.returncode) == ("7\n2\n", "", 0)
     assert all_gone(pids, directory)
