@@ -236,19 +236,24 @@ class Context:
         Whether it is done; False after `timeout` seconds.
         """
         link = self._links.get(int(self.shard.channels.circuit[slot]))
-        if link is None or not link.reader.acquire(blocking=False):
+        if link is None or link.circuit.state == CircuitState.CONNECTING:
             send()
             return waiter.wait(timeout)
         deadline = time.monotonic() + timeout
         try:
+            if not link.reader.acquire(blocking=False):
+                send()
+                return waiter.wait(timeout)
             with self.lock:
                 self._listen(link, False)
                 send()
             self._lead(link, waiter, deadline)
         finally:
-            link.release()
-            with self.lock:
-                self._listen(link, True)
+            try:
+                self._stop_leading(link)
+            except BaseException:
+                self._stop_leading(link)  # a Ctrl-C came right here, and comes only once
+                raise
         # The circuit may have been closed, or the answer may come on another one.
         return waiter.done or waiter.wait(deadline - time.monotonic())
 
@@ -257,9 +262,21 @@ class Context:
             now = time.monotonic()
             if now >= deadline:
                 return
-            n = link.receive_within(deadline - now)
-            if n is not None:
-                self._received(link, n)
+            link.receive_within(deadline - now)
+            if link.counts:
+                self._received(link)
+
+    def _stop_leading(self, link: Link) -> None:
+        """Leave the link to the I/O thread, or to the next leader, if this thread leads."""
+        if link.is_mine():
+            if link.counts:
+                self._received(link)
+            with self.lock:
+                self._listen(link, True)
+            # Last, and in one step: who leads next has the I/O thread not listen.
+            link.reader.release()
+        if link.closed:
+            link.close()
 
     def _listen(self, link: Link, on: bool) -> None:
         """Have the I/O thread listen to a link, or leave it to a leader."""
@@ -310,29 +327,45 @@ class Context:
             return
         try:
             for _ in range(_MAX_READS):
-                n, room = link.receive()
-                if n is None:
-                    return
-                self._received(link, n)
-                if n < room:
+                more = link.receive()
+                if link.counts:
+                    self._received(link)
+                if not more:
                     return
         finally:
             link.release()
 
-    def _received(self, link: Link, n: int) -> None:
-        """`n` bytes were read (0: the server closed the circuit). The caller holds the link's reader."""
+    def _received(self, link: Link) -> None:
+        """Bytes were read, or the server closed the circuit. The caller holds the link's reader."""
         with self.lock:
-            if self._by_fd.get(link.fd) is not link:
-                return
-            if n == 0:
-                self._close_link(link, Reason.CLOSED)
-            else:
-                try:
-                    self.shard.bytes_received(link.circuit, n, time.monotonic())
-                except ProtocolError as error:
-                    log.error("closing the circuit to %s: %s", link.circuit.name, error)
-                    self._close_link(link, Reason.PROTOCOL_ERROR)
-            self._pump()
+            try:
+                while link.counts:
+                    n = link.counts.pop(0)
+                    if self.is_closed or self._by_fd.get(link.fd) is not link:
+                        return
+                    if n == 0:
+                        self._close_link(link, Reason.CLOSED)
+                    else:
+                        self._decode(link, n)
+                self._pump()
+            except BaseException as error:
+                self._abandon(link, error)
+                raise
+
+    def _decode(self, link: Link, n: int) -> None:
+        try:
+            self.shard.bytes_received(link.circuit, n, time.monotonic())
+        except ProtocolError as error:
+            log.error("closing the circuit to %s: %s", link.circuit.name, error)
+            self._close_link(link, Reason.PROTOCOL_ERROR)
+
+    def _abandon(self, link: Link, error: BaseException) -> None:
+        """A Ctrl-C (or a mistake of ours) broke off work on a circuit.
+
+        What of its messages was lost nobody knows: it is closed, which is told, and everything begins anew.
+        """
+        self._close_link(link, Reason.CLEARED if isinstance(error, KeyboardInterrupt) else Reason.PROTOCOL_ERROR)
+        self._pump()
 
     def _read_udp(self) -> None:
         replies: list[tuple[bytes, Address]] = []
@@ -440,7 +473,13 @@ class Context:
         """Send what the circuit has to send, as much as the socket takes. The caller holds the lock."""
         if link.circuit.state == CircuitState.CONNECTING:
             return
-        if not link.flush():
+        try:
+            works = link.flush()
+        except BaseException as error:
+            if link.at_risk:
+                self._abandon(link, error)
+            raise
+        if not works:
             self._close_link(link, Reason.CLOSED)
             return
         mask = link.mask | _OUT if link.circuit.out else link.mask & ~_OUT
@@ -479,7 +518,7 @@ class Context:
 
     def _release(self) -> None:
         for link in self._links.values():
-            link.sock.close()
+            link.close()
         self._links.clear()
         self._by_fd.clear()
         self._epoll.close()
@@ -492,6 +531,9 @@ class Context:
         self.lock = threading.RLock()
         if not self.is_closed:
             self.is_closed = True
+            for link in self._links.values():
+                link.sock.close()  # without a shutdown, which the parent would feel
+            self._links.clear()
             self._release()
 
 

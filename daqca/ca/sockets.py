@@ -21,7 +21,9 @@ from daqca.ca.settings import Settings
 log = logging.getLogger("daqca.ca")
 
 AGAIN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
-_DONTWAIT = socket.MSG_DONTWAIT
+_FLAGS = (socket.MSG_DONTWAIT,)
+_WHOLE = (0,)
+_NO_ANCILLARY: tuple[tuple[()], ...] = ((),)
 _TICK = 0.05
 """Seconds that a leader blocks in one recv before it looks at its deadline."""
 _MAX_BUFFERS = 64
@@ -41,9 +43,18 @@ class Link:
         What the epoll waits for.
     since
         When it began to connect.
+    counts
+        Bytes that were read into the circuit's buffer and not decoded yet; 0: the server closed.
+    at_risk
+        Whether what was sent is being accounted for. A Ctrl-C in between leaves it unknown.
+
+    Notes
+    -----
+    A Ctrl-C can come between any two steps of the main thread's Python code. Therefore what the system says of the
+    bytes it took or gave goes straight into a list, by `map`, without such a step.
     """
 
-    __slots__ = ("circuit", "closed", "fd", "mask", "reader", "since", "sock")
+    __slots__ = ("_sent", "at_risk", "circuit", "closed", "counts", "fd", "mask", "reader", "since", "sock")
 
     def __init__(self, circuit: Circuit, now: float):
         self.circuit = circuit
@@ -55,10 +66,13 @@ class Link:
         if size >= _WORTH_SETTING:  # else the kernel's own choice, which grows with need, is the better one
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
         self.fd = self.sock.fileno()
-        self.reader = threading.Lock()
+        self.reader = threading.RLock()
         self.mask = select.EPOLLOUT
         self.since = now
         self.closed = False
+        self.counts: list[int] = []
+        self.at_risk = False
+        self._sent: list[int] = []
 
     def connect(self) -> bool:
         """Begin to connect; returns whether that was possible."""
@@ -77,43 +91,58 @@ class Link:
 
     def flush(self) -> bool:
         """Send what the circuit has to send, as much as the socket takes; returns False if it is broken."""
-        out = self.circuit.out
+        out, sent = self.circuit.out, self._sent
         try:
             while out:
-                if len(out) == 1:
-                    sent = self.sock.send(out[0], _DONTWAIT)
-                else:
-                    sent = self.sock.sendmsg([out[i] for i in range(min(len(out), _MAX_BUFFERS))], [], _DONTWAIT)
-                while out and sent >= len(out[0]):
-                    sent -= len(out.popleft())
                 if sent:
-                    out[0] = out[0][sent:]
+                    pass  # a Ctrl-C came when it was sent
+                elif len(out) == 1:
+                    sent.extend(map(self.sock.send, (out[0],), _FLAGS))
+                else:
+                    buffers = [out[i] for i in range(min(len(out), _MAX_BUFFERS))]
+                    sent.extend(map(self.sock.sendmsg, (buffers,), _NO_ANCILLARY, _FLAGS))
+                self.at_risk = True
+                n = sent.pop()
+                while out and n >= len(out[0]):
+                    n -= len(out.popleft())
+                if n:
+                    out[0] = out[0][n:]
+                self.at_risk = False
         except OSError as error:
             return error.errno in AGAIN
         return True
 
-    def receive(self) -> tuple[int | None, int]:
-        """Read what is there: the number of bytes (0: closed; None: nothing there), and the room there was."""
+    def receive(self) -> bool:
+        """Read what is there, if anything; returns whether there may be more."""
         buffer = self.circuit.get_buffer()
         try:
-            return self.sock.recv_into(buffer, 0, _DONTWAIT), len(buffer)
+            self.counts.extend(map(self.sock.recv_into, (buffer,), _WHOLE, _FLAGS))
         except OSError as error:
-            return (None if error.errno in AGAIN else 0), len(buffer)
+            if error.errno not in AGAIN:
+                self.counts.append(0)
+            return False
+        return self.counts[-1] == len(buffer)
 
-    def receive_within(self, timeout: float) -> int | None:
-        """Wait for something to read, at most for a moment; returns as `receive` does."""
+    def receive_within(self, timeout: float) -> None:
+        """Wait for something to read, at most for a moment."""
         if timeout < 2 * _TICK and not select.select([self.fd], [], [], timeout)[0]:
-            return None
+            return
         try:
-            return self.sock.recv_into(self.circuit.get_buffer())
+            self.counts.extend(map(self.sock.recv_into, (self.circuit.get_buffer(),)))
         except OSError as error:
-            return None if error.errno in AGAIN else 0
+            if error.errno not in AGAIN:
+                self.counts.append(0)
+
+    def is_mine(self) -> bool:
+        """Whether the calling thread is the reader."""
+        mine: bool = self.reader._is_owned()  # type: ignore[attr-defined]
+        return mine
 
     def release(self) -> None:
         """Stop reading. Whoever reads closes the socket of a closed link, so that no fd is reused under it."""
         self.reader.release()
-        if self.closed and not self.reader.locked():
-            self.sock.close()
+        if self.closed:
+            self.close()
 
     def shutdown(self) -> None:
         """Wake whoever blocks in a read."""
@@ -124,8 +153,9 @@ class Link:
         """Close the socket, now or as soon as its reader is done."""
         self.closed = True
         self.shutdown()
-        if not self.reader.locked():
+        if self.reader.acquire(blocking=False):
             self.sock.close()
+            self.reader.release()
 
 
 def receive_buffer() -> int:
