@@ -379,7 +379,9 @@ class Shard:
             self.protocol_errors += 1
         wait = 0.0
         was_brief = now - self._opened.pop(circuit.index, now) < BRIEF_CIRCUIT
-        if was_brief or reason == Reason.PROTOCOL_ERROR:
+        if reason == Reason.CLEARED:
+            pass  # our own doing says nothing of the server
+        elif was_brief or reason == Reason.PROTOCOL_ERROR:
             failures = self._failures[circuit.address] = self._failures.get(circuit.address, 0) + 1
             # A server that was up may be back soon: only if that repeats it is left alone for a while.
             failures -= was_up and reason != Reason.PROTOCOL_ERROR
