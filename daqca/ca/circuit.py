@@ -120,15 +120,22 @@ class Circuit(Replies):
             due = self.last_heard + self.conn_tmo
             if now < due:
                 return due
-            self.echo_sent = now
-            # A server of version 4.2 or older knows no echo, but answers READ_SYNC.
-            command = Command.ECHO if self.minor_version >= 3 else Command.READ_SYNC
-            self.queue(protocol.message(command))
-        due = self.echo_sent + ECHO_TIMEOUT
+            self._send_echo(now)
+        due = (now if self.echo_sent is None else self.echo_sent) + ECHO_TIMEOUT
         if now < due:
             return due
         self._unresponsive(builder)
         return now + self.conn_tmo
+
+    def _send_echo(self, now: float) -> None:
+        self.echo_sent = now
+        # A server of version 4.2 or older knows no echo, but answers READ_SYNC.
+        self.queue(protocol.message(Command.ECHO if self.minor_version >= 3 else Command.READ_SYNC))
+
+    def ask_for_echo(self, now: float) -> None:
+        """Ask the server for a word, at once: until it comes, its beacons do not count."""
+        if self.state == CircuitState.UP and self.echo_sent is None:
+            self._send_echo(now)
 
     def heard_beacon(self, now: float) -> None:
         """A beacon of this server counts as a word from it, unless we are waiting for its echo."""

@@ -138,6 +138,34 @@ def write_double_requests(command: int, sids: U4, ids: U4, values: npt.NDArray[n
     return out
 
 
+def name_bytes(names: Sequence[str]) -> tuple[bytes, npt.NDArray[np.int64]]:
+    """The names in UTF-8, joined by zeros, and the length of each in bytes, shape (n,).
+
+    Raises
+    ------
+    ConfigurationError
+        A name that no server can have: empty, too long, or with a zero in it.
+    """
+    joined = "\0".join(names)
+    try:
+        text = joined.encode()
+    except UnicodeEncodeError as error:
+        name = names[joined.count("\0", 0, error.start)]
+        raise ConfigurationError(f"{name[:40]!r} cannot be the name of a PV: it has half a character") from None
+    if text.count(b"\0") >= max(len(names), 1):
+        name = next(name for name in names if "\0" in name)
+        raise ConfigurationError(f"{name[:40]!r} cannot be the name of a PV: servers read up to the zero only")
+    if len(text) == len(joined):
+        lengths = np.fromiter(map(len, names), np.int64, len(names))
+    else:
+        lengths = np.fromiter((len(name.encode()) for name in names), np.int64, len(names))
+    bad = np.flatnonzero((lengths == 0) | (lengths > 16_000))
+    if len(bad):
+        name = names[bad[0]]
+        raise ConfigurationError(f"{name[:40]!r} cannot be the name of a PV: it is empty or too long")
+    return text, lengths
+
+
 class NameMessages:
     """CREATE_CHAN messages of many names, made together and kept as one block of bytes.
 
@@ -164,23 +192,7 @@ class NameMessages:
     __slots__ = ("block", "cids", "starts")
 
     def __init__(self, names: Sequence[str], cids: U4):
-        joined = "\0".join(names)
-        try:
-            text = joined.encode()
-        except UnicodeEncodeError as error:
-            name = names[joined.count("\0", 0, error.start)]
-            raise ConfigurationError(f"{name[:40]!r} cannot be the name of a PV: it has half a character") from None
-        if text.count(b"\0") >= max(len(names), 1):
-            name = next(name for name in names if "\0" in name)
-            raise ConfigurationError(f"{name[:40]!r} cannot be the name of a PV: servers read up to the zero only")
-        if len(text) == len(joined):
-            lengths = np.fromiter(map(len, names), np.int64, len(names))
-        else:
-            lengths = np.fromiter((len(name.encode()) for name in names), np.int64, len(names))
-        bad = np.flatnonzero((lengths == 0) | (lengths > 16_000))
-        if len(bad):
-            name = names[bad[0]]
-            raise ConfigurationError(f"{name[:40]!r} cannot be the name of a PV: it is empty or too long")
+        text, lengths = name_bytes(names)
         sizes = (lengths + 8) & ~7
         starts = np.zeros(len(names) + 1, np.int64)
         np.cumsum(sizes + HEADER_SIZE, out=starts[1:])

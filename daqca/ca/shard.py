@@ -266,10 +266,13 @@ class Shard:
         self.searcher.malformed += not beacons
         for beacon in beacons:
             self.beacons_heard += 1
+            anomaly = self.beacons.received(beacon.server, beacon.counter, now)
             circuit = self._by_address.get(beacon.server)
-            if circuit is not None:
+            if circuit is not None and anomaly is None:
                 circuit.heard_beacon(now)
-            if self.beacons.received(beacon.server, beacon.counter, now) is not None:
+            elif circuit is not None:
+                circuit.ask_for_echo(now)  # the server we were connected to may be gone without a word
+            if anomaly is not None:
                 self.beacon_anomalies += 1
                 self._failures.pop(beacon.server, None)
                 self.searcher.beacon(now)

@@ -218,7 +218,7 @@ class _Report:
         if size < RECEIVE_BUFFER:
             screen.print(
                 f"Receive buffer: this host allows {size:,} bytes. A server merges the updates that a busy client "
-                f"leaves waiting. Before recording at full speed, allow more: sysctl -w net.core.rmem_max={RECEIVE_BUFFER}"
+                f"leaves waiting. To record at full speed, allow more: sysctl -w net.core.rmem_max={RECEIVE_BUFFER}"
             )
 
     def _state(self, place: Place) -> str:

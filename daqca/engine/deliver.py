@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -12,7 +14,7 @@ import numpy.typing as npt
 
 from daqca.ca import eca
 from daqca.engine.reads import DISCONNECTED, NO_READ_ACCESS, NO_WRITE_ACCESS, One
-from daqca.engine.sinks import Subscription
+from daqca.engine.sinks import Feeds, Subscription
 from daqca.engine.table import ChannelState, Table
 from daqca.engine.waits import ConnectWait
 from daqca.errors import (
@@ -38,11 +40,19 @@ from daqca.events import (
 from daqca.link import Link
 from daqca.reading import Reading, Value, data_value, number_value
 
+log = logging.getLogger("daqca.engine")
+
 Slots = npt.NDArray[np.uint32]
 _UNMAPPED = 0xFFFFFFFF
-# Plain numbers: looking a member up in an enum costs more than the rest of a small batch.
+# Plain numbers: looking a member up in an enum costs more than the rest of a small batch, and where NumPy does it, a
+# Ctrl-C that comes meanwhile is dropped.
 _READ, _UPDATE, _FAILED = int(Kind.READ), int(Kind.UPDATE), int(Kind.FAILED)
+_CONNECTED, _LOST = int(Kind.CONNECTED), int(Kind.LOST)
 _ANSWERS = frozenset((_READ, int(Kind.WRITTEN), _FAILED))
+_IS_ANSWER, _IS_CHANGE = np.zeros(256, np.bool_), np.zeros(256, np.bool_)
+"""By kind."""
+_IS_ANSWER[list(_ANSWERS)] = True
+_IS_CHANGE[[Kind.CONNECTED, Kind.DISCONNECTED, Kind.ACCESS]] = True
 
 
 class Shard:
@@ -54,6 +64,7 @@ class Shard:
         """The link's slots are the engine's: there is one link, and both count the same way."""
         self._map: npt.NDArray[np.uint32] = np.full(64, _UNMAPPED, np.uint32)
         self._early: list[Batch] = []
+        self._adding = False
         self._delivery: Delivery | None = None
 
     def add(self, names: Sequence[str], slots: Slots) -> Slots:
@@ -61,20 +72,32 @@ class Shard:
         if self.identity:
             # One lock around both, so that no event comes before the engine knows the slot.
             with self.link.lock:
-                return self.link.add(names)
+                local = self.link.add(names)
+                if (local == slots).all():
+                    return local
+                # A call that was broken off has left channels behind: from now on the slots differ.
+                self.identity = False
+                self._assign(np.arange(int(slots[0]), dtype=np.uint32), np.arange(int(slots[0]), dtype=np.uint32))
+                self._assign(local, slots)
+                return local
+        self._adding = True
         local = self.link.add(names)
         with self.link.lock:
-            needed = int(local.max(initial=0)) + 1
-            if needed > len(self._map):
-                grown = np.full(max(needed, 2 * len(self._map)), _UNMAPPED, np.uint32)
-                grown[: len(self._map)] = self._map
-                self._map = grown
-            self._map[local] = slots
+            self._assign(local, slots)
+            self._adding = False
             early, self._early = self._early, []
             for batch in early:
                 assert self._delivery is not None
                 self._delivery.deliver(self.link, batch)
         return local
+
+    def _assign(self, local: Slots, slots: Slots) -> None:
+        needed = int(local.max(initial=0)) + 1
+        if needed > len(self._map):
+            grown = np.full(max(needed, 2 * len(self._map)), _UNMAPPED, np.uint32)
+            grown[: len(self._map)] = self._map
+            self._map = grown
+        self._map[local] = slots
 
     def engine_slots(self, batch: Batch) -> Batch:
         """The batch with the engine's slots. What is early (nobody knows its slot yet) is kept for later."""
@@ -85,7 +108,8 @@ class Shard:
         slots = np.where(known, self._map[np.where(known, local, 0)], _UNMAPPED)
         early = (slots == _UNMAPPED) & ~everyone
         if early.any():
-            self._early.append(batch.select(early))
+            if self._adding:
+                self._early.append(batch.select(early))
             records, slots = pick(records, ~early), slots[~early]
         mapped = pick(records, np.ones(len(records), np.bool_))
         mapped["slot"] = slots
@@ -101,10 +125,12 @@ class Delivery:
         self.lost = 0
         self.puts_refused = 0
         """Puts without completion that a server refused."""
+        self.sink_errors = 0
+        """Batches that a sink did not take, because it raised."""
         self._lock = lock
         self._table = table
         self._shards: dict[int, Shard] = {}
-        self._subscriptions: list[Subscription] = []
+        self._feeds = Feeds()
         self._connecting: list[ConnectWait] = []
         self._closed = False
 
@@ -152,19 +178,26 @@ class Delivery:
             self._table.values(records, batch)
         else:
             self._mixed(link, records, kinds, batch)
-        for subscription in self._subscriptions:
+        for subscription in self._feeds.concerned(records):
+            self._offer(subscription, records, batch)
+
+    def _offer(self, subscription: Subscription, records: Records, batch: Batch) -> None:
+        try:
             subscription.offer(records, batch)
+        except Exception:
+            self.sink_errors += 1
+            log.exception("a sink of %s raised; it stays, and the others have their events", subscription)
 
     def _mixed(self, link: Link, records: Records, kinds: npt.NDArray[np.uint8], batch: Batch) -> None:
-        updates = kinds == Kind.UPDATE
-        connected = np.flatnonzero(kinds == Kind.CONNECTED)
+        updates = kinds == _UPDATE
+        connected = np.flatnonzero(kinds == _CONNECTED)
         if len(connected) and updates.any():
             # What came before a channel connected again is no value of the channel that it is now.
             since = np.full(self._table.capacity, -1, np.int64)
             since[records["slot"][connected]] = connected
             places = np.flatnonzero(updates)
             updates[places] = places > since[records["slot"][places]]
-        changes = (kinds == Kind.CONNECTED) | (kinds == Kind.DISCONNECTED) | (kinds == Kind.ACCESS)
+        changes = _IS_CHANGE[kinds]
         if changes.any():
             self._table.connections(pick(records, changes))
         if updates.any():
@@ -172,12 +205,12 @@ class Delivery:
         if changes.any():
             for wait in self._connecting:
                 wait.look()
-        answers = (kinds == Kind.READ) | (kinds == Kind.WRITTEN) | (kinds == Kind.FAILED)
+        answers = _IS_ANSWER[kinds]
         if answers.any():
             mine = pick(records, answers & (records["token"] != 0))
             self.puts_refused += int(answers.sum()) - len(mine)
             link.operations.answer(mine, batch)
-        lost = kinds == Kind.LOST
+        lost = kinds == _LOST
         if lost.any():
             self.lost += int(records["count"][lost].sum())
 
@@ -207,13 +240,14 @@ class Delivery:
             first value again; they get the last value of the table.
         """
         with self._lock:
-            self._subscriptions.append(subscription)
+            self._feeds.add(subscription)
             table, slots = self._table, subscription.slots
             connected = slots[table.state[slots] == ChannelState.CONNECTED]
             builder = BatchBuilder()
             records = np.zeros(len(connected), EVENT)
             records["slot"] = connected
             records["kind"] = Kind.CONNECTED
+            records["timestamp"] = time.time_ns()
             records["dbr_type"] = table.native_type[connected]
             records["count"] = table.native_count[connected]
             records["status"] = table.access[connected]
@@ -230,13 +264,12 @@ class Delivery:
                 builder.extend(last)
             batch = builder.build()
             if len(batch):
-                subscription.offer(batch.records, batch)
+                self._offer(subscription, batch.records, batch)
 
     def detach(self, subscription: Subscription) -> None:
         """Feed a subscription no more."""
         with self._lock:
-            if subscription in self._subscriptions:
-                self._subscriptions.remove(subscription)
+            self._feeds.remove(subscription)
 
     def close(self) -> None:
         """No batch comes any more: wake who still waits."""
@@ -284,14 +317,22 @@ class Delivery:
         state = ChannelState(int(self._table.state[slot])) if row is None else ChannelState.LOST
         if state == ChannelState.NEVER:
             return PVNotFoundError(
-                f"cannot {verb} {name}: no server answered for this name; is it spelled right, is its IOC running, "
-                "and does EPICS_CA_ADDR_LIST reach it? `daqca doctor` looks into it",
+                f"cannot {verb} {name}: no server answered for this name, or none that did could be connected to; is "
+                "it spelled right, does its IOC run, and does EPICS_CA_ADDR_LIST reach it? `daqca doctor` looks into it",
                 pvname=name,
                 operation=operation,
             )
         if state == ChannelState.LOST:
+            unknown = "; whether the value was written is not known" if operation == "put" and row is not None else ""
             return PVDisconnectedError(
-                f"cannot {verb} {name}: its channel was connected, and is not now; is its IOC running?",
+                f"cannot {verb} {name}: its channel was connected, and is not now{unknown}; is its IOC running?",
+                pvname=name,
+                operation=operation,
+            )
+        if operation == "put":
+            return PVTimeoutError(
+                f"the value was sent to {name}, but its server did not confirm it in time; the record may still be "
+                "processing it: read its state, or give the put a longer timeout",
                 pvname=name,
                 operation=operation,
             )

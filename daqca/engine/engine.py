@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daqca.ca.dbr import Mask
+from daqca.ca.protocol import name_bytes
 from daqca.ca.settings import Settings
 from daqca.engine.deliver import Delivery, Shard
 from daqca.engine.dispatcher import Dispatcher
@@ -117,6 +118,7 @@ class Engine:
         """
         if isinstance(names, str):
             raise TypeError(f"expected a list of names, got the text {names!r}; for one PV say [{names!r}]")
+        names = names if isinstance(names, list) else list(names)
         self._check_open()
         last_names, last_slots = self._last_names
         if len(names) == len(last_names) and names == last_names:
@@ -127,7 +129,7 @@ class Engine:
             if new:
                 self._add(new)
         slots = np.fromiter(map(self._slots.__getitem__, names), np.uint32, len(names))
-        if isinstance(names, list) and len(names) > 100:
+        if len(names) > 100:
             self._last_names = (list(names), slots)
         return slots
 
@@ -136,6 +138,7 @@ class Engine:
             raise EngineClosedError("this engine is closed; make a new one")
 
     def _add(self, names: list[str]) -> None:
+        name_bytes(names)  # refused before any shard has taken a part of them
         first = len(self._names)
         end = first + len(names)
         slots = np.arange(first, end, dtype=np.uint32)
@@ -145,13 +148,14 @@ class Engine:
             if end > len(self._shard_of):
                 self._shard_of = np.resize(self._shard_of, self._table.capacity)
                 self._local = np.resize(self._local, self._table.capacity)
+        # Whatever happens to the rest of this call, these slots are never given to other names.
+        self._names.extend(names)
         for number, shard in enumerate(self._shards):
             mine = np.flatnonzero(shard_of == number)
             if len(mine):
                 part = names if len(mine) == len(names) else [names[i] for i in mine.tolist()]
                 self._local[slots[mine]] = shard.add(part, slots[mine])
         self._shard_of[slots] = shard_of
-        self._names.extend(names)
         self._slots.update(zip(names, slots.tolist(), strict=True))
 
     def _by_shard(self, slots: Slots) -> list[tuple[Shard, npt.NDArray[np.int64], Slots]]:
@@ -368,9 +372,13 @@ class Engine:
         with self._subscribing:
             new = self._count_monitors(slots, int(mask), 1)
             subscription._close = self._unsubscribe
-            self._delivery.attach(subscription, known=~new)
-            for shard, _, local in self._by_shard(slots[new]):
-                shard.link.subscribe(local, int(mask))
+            try:
+                self._delivery.attach(subscription, known=~new)
+                for shard, _, local in self._by_shard(slots[new]):
+                    shard.link.subscribe(local, int(mask))
+            except BaseException:
+                subscription.close()
+                raise
         return subscription
 
     def _unsubscribe(self, subscription: Subscription) -> None:
@@ -444,6 +452,7 @@ class Engine:
                 "batches": self._delivery.batches,
                 "events_lost": self._delivery.lost,
                 "puts_refused": self._delivery.puts_refused,
+                "sink_errors": self._delivery.sink_errors,
                 "callback_errors": self._dispatcher.errors,
                 "callback_events_waiting": self._dispatcher.waiting,
                 "callback_events_dropped": self._dispatcher.dropped,

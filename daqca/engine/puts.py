@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from daqca.engine.engine import Engine
     from daqca.link import Link
 
+_CONNECTED = int(ChannelState.CONNECTED)
 _CHAR = 4
 _STRING = 0
 
@@ -30,12 +31,12 @@ def put_one(engine: Engine, name: str, slot: int, value: Any, wait: bool, timeou
     """See `Engine.put`."""
     deadline = time.monotonic() + timeout
     table, delivery = engine._table, engine._delivery
-    if table.state[slot] != ChannelState.CONNECTED:
+    if table.state[slot] != _CONNECTED:
         engine._connect(np.array([slot], np.uint32), timeout)
-    if table.state[slot] != ChannelState.CONNECTED:
+    if table.state[slot] != _CONNECTED:
         raise delivery.error(name, slot, "put")
     dbr_type, count, payload = encode_value(value, int(table.native_type[slot]), int(table.native_count[slot]), name)
-    if not table.access[slot] & Access.WRITE:
+    if not int(table.access[slot]) & Access.WRITE:
         raise delivery.error(name, slot, "put", (slot, Kind.FAILED, 0, NO_WRITE_ACCESS))
     link = engine._links[engine._shard_of[slot]]
     operation = One() if wait else None
@@ -111,8 +112,8 @@ class _Puts:
 
     def send(self) -> None:
         """Send what is connected now."""
-        engine, slots, table = self._engine, self._slots, self._engine._table
-        ready = self.left & (table.state[slots] == ChannelState.CONNECTED)
+        slots, table = self._slots, self._engine._table
+        ready = self.left & (table.state[slots] == _CONNECTED)
         if not ready.any():
             return
         self.left &= ~ready
@@ -124,12 +125,21 @@ class _Puts:
         together = ready & self._scalar & self._once & (table.native_count[slots] == 1)
         together &= (native != _STRING) & (native != _CHAR)
         together[together] &= fits(self._numbers[together], native[together])
-        for shard, part, local in engine._by_shard(slots[together]):
-            positions = np.flatnonzero(together)[part]
-            operation = self._operation(shard.link, positions)
-            shard.link.write_doubles(local, self._numbers[positions], operation)
-        for position in np.flatnonzero(ready & ~together).tolist():
-            self._send_one(position)
+        # In the order they were given: a record may act on what was written to another just before.
+        positions = np.flatnonzero(ready)
+        changes = np.flatnonzero(np.diff(together[positions])) + 1
+        for run in np.split(positions, changes) if len(positions) else []:
+            if together[run[0]]:
+                self._send_run(run)
+            else:
+                for position in run.tolist():
+                    self._send_one(position)
+
+    def _send_run(self, positions: npt.NDArray[np.int64]) -> None:
+        """Numbers that follow each other, in columns."""
+        for shard, part, local in self._engine._by_shard(self._slots[positions]):
+            mine = positions[part]
+            shard.link.write_doubles(local, self._numbers[mine], self._operation(shard.link, mine))
 
     def _send_one(self, position: int) -> None:
         engine, slot, name = self._engine, int(self._slots[position]), self._names[position]

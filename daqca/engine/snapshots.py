@@ -25,7 +25,7 @@ _ANSWERED = (int(Kind.READ), int(Kind.UPDATE), int(Kind.FAILED))
 
 
 class Taking:
-    """One call of `Engine.snapshot`, which explains the parameters. What is to be asked is asked at once."""
+    """One call of `Engine.snapshot`, which explains the parameters."""
 
     def __init__(self, engine: Engine, names: Sequence[str], form: str, fresh: bool):
         self._started, self._begin = time.time_ns(), time.monotonic()
@@ -35,17 +35,19 @@ class Taking:
         self._slots = slots = engine.slots(names)
         self._collected = Collected(len(slots))
         self._details = Collected(len(slots)) if form == "ctrl" else None
-        ask = np.arange(len(slots)) if fresh else np.flatnonzero(~self._take_monitored())
         self._operations: list[tuple[Link, Collect]] = []
-        self._ask(ask, self._collected, AUTO)
+
+    def _ask_all(self) -> None:
+        everything = np.arange(len(self._slots))
+        self._ask(everything if self._fresh else np.flatnonzero(~self._take_monitored()), self._collected, AUTO)
         if self._details is not None:
-            self._ask(np.arange(len(slots)), self._details, CTRL)
+            self._ask(everything, self._details, CTRL)
 
     def _ask(self, positions: npt.NDArray[np.int64], collected: Collected, dbr_type: int) -> None:
         for shard, part, local in self._engine._by_shard(self._slots[positions]):
             operation = Collect(collected, positions[part])
-            shard.link.read(local, operation, dbr_type)
             self._operations.append((shard.link, operation))
+            shard.link.read(local, operation, dbr_type)
 
     def _take_monitored(self) -> npt.NDArray[np.bool_]:
         """Put what the table has of monitored PVs into the answers; returns which those are."""
@@ -60,14 +62,15 @@ class Taking:
             return taken
 
     def run(self, timeout: float, progress: Progress | None, partial: Partial | None) -> Snapshot:
-        """Wait for the answers, or until the time is over."""
-        waits = [operation for _, operation in self._operations]
+        """Ask, and wait for the answers, or until the time is over."""
 
         def more() -> None:
             if partial is not None:
                 partial(self._result(at_end=False))
 
         try:
+            self._ask_all()
+            waits = [operation for _, operation in self._operations]
             wait_all(waits, timeout, self._done, len(self._slots), progress, more if partial else None)
         finally:
             for link, operation in self._operations:
@@ -89,6 +92,10 @@ class Taking:
             outcome = read_outcome(self._collected.records, state)
             taken = kinds == Kind.UPDATE
             outcome[taken] = np.where(state[taken] == ChannelState.CONNECTED, Outcome.OK, Outcome.STALE)
+            if self._details is not None:
+                # What was asked for is value and metadata: without one of them it was not read as asked.
+                known = read_outcome(self._details.records, state)
+                outcome = np.where((outcome == Outcome.OK) & (known != Outcome.OK), known, outcome)
             if not at_end:
                 outcome[~np.isin(kinds, _ANSWERED)] = Outcome.PENDING
             metadata = make_metadata(self._details) if self._details is not None else None

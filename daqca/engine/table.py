@@ -23,6 +23,9 @@ class ChannelState(IntEnum):
     """Was connected; values from before are stale."""
 
 
+_CONNECTED, _ACCESS = int(Kind.CONNECTED), int(Kind.ACCESS)
+_IS_CONNECTED, _IS_LOST = int(ChannelState.CONNECTED), int(ChannelState.LOST)
+
 Datum = tuple[int, int, bytes | memoryview]
 
 
@@ -131,14 +134,14 @@ class Table:
         for kind in np.unique(records["kind"]).tolist() if len(records) > 1 else [int(records["kind"][0])]:
             part = pick(records, records["kind"] == kind)
             slots = part["slot"]
-            if kind == Kind.CONNECTED:
+            if kind == _CONNECTED:
                 self.forget(slots)
                 self.native_type[slots] = part["dbr_type"]
                 self.native_count[slots] = part["count"]
                 self.access[slots] = part["status"]
-            elif kind == Kind.ACCESS:
+            elif kind == _ACCESS:
                 self.access[slots] = part["status"]
         # Of several changes of one channel the last one counts.
-        changes = pick(records, records["kind"] != Kind.ACCESS)
-        state = np.where(changes["kind"] == Kind.CONNECTED, ChannelState.CONNECTED, ChannelState.LOST)
+        changes = pick(records, records["kind"] != _ACCESS)
+        state = np.where(changes["kind"] == _CONNECTED, _IS_CONNECTED, _IS_LOST)
         self.state[changes["slot"]] = state

@@ -14,6 +14,7 @@ from daqca.operations import Waiter
 Progress = Callable[[int, int], None]
 """Told ``(done, total)``."""
 
+_CONNECTED = int(ChannelState.CONNECTED)
 LULL = 0.005
 """Seconds without an answer after which somebody who wants to hear of the progress is told."""
 STEP = 0.1
@@ -32,7 +33,7 @@ class ConnectWait(Waiter):
 
     def missing(self) -> int:
         """How many are not connected."""
-        return int((self._table.state[self._slots] != ChannelState.CONNECTED).sum())
+        return int((self._table.state[self._slots] != _CONNECTED).sum())
 
     def look(self) -> None:
         """Channels changed: see if all are connected. The caller holds the engine's lock."""
