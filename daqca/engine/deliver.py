@@ -318,7 +318,7 @@ class Delivery:
         if state == ChannelState.NEVER:
             return PVNotFoundError(
                 f"cannot {verb} {name}: no server answered for this name, or none that did could be connected to; is "
-                "it spelled right, does its IOC run, and does EPICS_CA_ADDR_LIST reach it? `daqca doctor` looks into it",
+                "it spelled right, does its IOC run, does EPICS_CA_ADDR_LIST reach it? `daqca doctor` looks into it",
                 pvname=name,
                 operation=operation,
             )

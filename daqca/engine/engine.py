@@ -327,6 +327,9 @@ class Engine:
     ) -> PutResult:
         """Write many PVs, together; one that cannot be written keeps no other from it.
 
+        They are written in their order, except that those which connect later are written then, and that
+        the PVs of different workers know no order.
+
         Parameters
         ----------
         names, values
