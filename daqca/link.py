@@ -6,6 +6,7 @@ Implemented in process by `daqca.engine.local` and through worker processes by `
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,9 +32,11 @@ class Link(Protocol):
     an UPDATE event's token is the mask that was subscribed with.
     """
 
-    lock: Any
-    """A lock, re-entrant, that is held while batches are delivered."""
     operations: Operations
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """A lock, re-entrant, that is held while batches are delivered."""
 
     def add(self, names: Sequence[str]) -> Slots:
         """Add channels (new names only) and begin to connect them; returns their slots, shape (n,)."""

@@ -54,7 +54,7 @@ class Link:
     bytes it took or gave goes straight into a list, by `map`, without such a step.
     """
 
-    __slots__ = ("_sent", "at_risk", "circuit", "closed", "counts", "fd", "mask", "reader", "since", "sock")
+    __slots__ = ("_poll", "_sent", "at_risk", "circuit", "closed", "counts", "fd", "mask", "reader", "since", "sock")
 
     def __init__(self, circuit: Circuit, now: float):
         self.circuit = circuit
@@ -68,6 +68,8 @@ class Link:
         self.fd = self.sock.fileno()
         self.reader = threading.RLock()
         self.mask = select.EPOLLOUT
+        self._poll = select.poll()
+        self._poll.register(self.fd, select.POLLIN)
         self.since = now
         self.closed = False
         self.counts: list[int] = []
@@ -125,7 +127,7 @@ class Link:
 
     def receive_within(self, timeout: float) -> None:
         """Wait for something to read, at most for a moment."""
-        if timeout < 2 * _TICK and not select.select([self.fd], [], [], timeout)[0]:
+        if timeout < 2 * _TICK and not self._poll.poll(int(timeout * 1000) + 1):
             return
         try:
             self.counts.extend(map(self.sock.recv_into, (self.circuit.get_buffer(),)))

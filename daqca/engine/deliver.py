@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -116,6 +118,16 @@ class Shard:
         return Batch(mapped, batch.block)
 
 
+def assign_shards(names: Sequence[str], shards: int) -> npt.NDArray[np.uint8]:
+    """Which shard has each name: all fields of a record go to the same one."""
+    if shards == 1:
+        return np.zeros(len(names), np.uint8)
+    crc32 = zlib.crc32
+    hashes = np.fromiter((crc32(name.partition(".")[0].encode()) for name in names), np.uint32, len(names))
+    numbers: npt.NDArray[np.uint8] = (hashes % np.uint32(shards)).astype(np.uint8)
+    return numbers
+
+
 class Delivery:
     """Lands batches. `lock` is the engine's, taken inside that of the link, never around it."""
 
@@ -133,6 +145,12 @@ class Delivery:
         self._feeds = Feeds()
         self._connecting: list[ConnectWait] = []
         self._closed = False
+
+    def renew_lock(self) -> AbstractContextManager[Any]:
+        """In the child of a fork: a lock that nobody holds, for the engine too."""
+        self._lock = threading.RLock()
+        self._closed = True
+        return self._lock
 
     def add_link(self, link: Link, identity: bool) -> Shard:
         """Take batches of this link."""

@@ -103,6 +103,13 @@ class Dispatcher:
                 self._ready.wait()
             return self._queue.popleft()
 
+    def forked(self) -> None:
+        """In the child of a fork: there is no thread any more, and nothing to run."""
+        self._ready = threading.Condition()
+        self._closed = True
+        self._queue.clear()
+        self._thread = None
+
     def close(self, timeout: float = 5.0) -> None:
         """Run what waits, then end the thread; what is not done after `timeout` seconds is left."""
         with self._ready:

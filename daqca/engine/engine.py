@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import threading
-import zlib
+import weakref
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from daqca.ca.dbr import Mask
 from daqca.ca.protocol import name_bytes
 from daqca.ca.settings import Settings
-from daqca.engine.deliver import Delivery, Shard
+from daqca.engine.deliver import Delivery, Shard, assign_shards
 from daqca.engine.dispatcher import Dispatcher
 from daqca.engine.info import ChannelInfo, PutResult
 from daqca.engine.local import LocalLink
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
 
 Slots = npt.NDArray[np.uint32]
 VALUE_AND_ALARM = Mask.VALUE | Mask.ALARM
+
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+"""The open engines, only for the child of a fork, which must not use them."""
 
 
 class Engine:
@@ -70,7 +75,7 @@ class Engine:
     def __init__(self, workers: int = 0, *, settings: Settings | None = None):
         self.workers = workers
         self.is_closed = False
-        self._lock = threading.RLock()
+        self._lock: AbstractContextManager[Any] = threading.RLock()
         self._adding = threading.Lock()
         self._subscribing = threading.RLock()
         self._names: list[str] = []
@@ -93,6 +98,7 @@ class Engine:
             links = [LocalLink(self._delivery.deliver, settings)]
         self._links = links
         self._shards = [self._delivery.add_link(link, identity=not workers) for link in links]
+        _engines.add(self)
 
     def __enter__(self) -> Engine:
         return self
@@ -142,7 +148,7 @@ class Engine:
         first = len(self._names)
         end = first + len(names)
         slots = np.arange(first, end, dtype=np.uint32)
-        shard_of = _assign(names, len(self._links))
+        shard_of = assign_shards(names, len(self._links))
         with self._lock:
             self._table.grow(end)
             if end > len(self._shard_of):
@@ -468,6 +474,7 @@ class Engine:
             if self.is_closed:
                 return
             self.is_closed = True
+        _engines.discard(self)
         for link in self._links:
             link.close()
         if self._pool is not None:
@@ -475,12 +482,18 @@ class Engine:
         self._delivery.close()
         self._dispatcher.close()
 
+    def _forked(self) -> None:
+        """In the child of a fork: closed, with locks that no thread of the parent holds."""
+        self.is_closed = True
+        self._lock = self._delivery.renew_lock()
+        self._adding, self._subscribing = threading.Lock(), threading.RLock()
+        self._dispatcher.forked()
 
-def _assign(names: Sequence[str], shards: int) -> npt.NDArray[np.uint8]:
-    """Which shard has each name: all fields of a record go to the same one."""
-    if shards == 1:
-        return np.zeros(len(names), np.uint8)
-    crc32 = zlib.crc32
-    hashes = np.fromiter((crc32(name.partition(".")[0].encode()) for name in names), np.uint32, len(names))
-    numbers: npt.NDArray[np.uint8] = (hashes % np.uint32(shards)).astype(np.uint8)
-    return numbers
+
+def _forget_engines() -> None:
+    for engine in list(_engines):
+        engine._forked()
+    _engines.clear()
+
+
+os.register_at_fork(after_in_child=_forget_engines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,13 @@ class LocalLink:
     def __init__(self, deliver: Deliver, settings: Settings | None = None):
         self.operations = Operations()
         self._context = Context(lambda batch: deliver(self, batch), settings)
-        self.lock = self._context.lock
         self._ids: dict[int, npt.NDArray[np.uint32]] = {}
         """By mask: the id of each slot's subscription."""
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """The context's lock, which the child of a fork has anew."""
+        return self._context.lock
 
     def add(self, names: Sequence[str]) -> Slots:
         """See `daqca.link.Link.add`."""

@@ -1,0 +1,409 @@
+"""The sockets, the I/O thread and the lock of one CA client; what the bytes mean is decided in `shard`.
+
+What a program may ask for is in `context`. A thread that waits for an answer reads the socket itself when nobody
+else does (the leader); otherwise the I/O thread reads. Batches go to one function, under the lock, in order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from daqca.ca.circuit import Circuit, CircuitState
+from daqca.ca.registration import Registration
+from daqca.ca.settings import Settings
+from daqca.ca.shard import Address, Shard
+from daqca.ca.sockets import AGAIN, Link, udp_socket, user_name
+from daqca.errors import EngineClosedError, ProtocolError
+from daqca.events import Batch, Reason
+from daqca.operations import Waiter
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+log = logging.getLogger("daqca.ca")
+
+_IN, _OUT = select.EPOLLIN, select.EPOLLOUT
+_MAX_READS = 8
+_MAX_DATAGRAMS = 64
+
+_loops: weakref.WeakSet[Loop] = weakref.WeakSet()
+"""The live ones, only for the child of a fork, which must drop their sockets."""
+
+
+class Loop:
+    """The input and output of one shard; see `daqca.ca.context.Context`."""
+
+    def __init__(self, deliver: Callable[[Batch], None], settings: Settings | None = None):
+        self.settings = settings if settings is not None else Settings.from_environ()
+        self.lock = threading.RLock()
+        self.shard = Shard(self.settings, user_name(), socket.gethostname())
+        self.batches = 0
+        self.events = 0
+        self.is_closed = False
+        self._deliver = deliver
+        self._links: dict[int, Link] = {}
+        self._by_fd: dict[int, Link] = {}
+        self._epoll = select.epoll()
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._udp = udp_socket(self.settings)
+        self._addresses = self.settings.search_addresses()
+        self.shard.searcher.use_window = bool(self._addresses)
+        self._registration = Registration(self.settings)
+        self._epoll.register(self._wake_read, _IN)
+        self._epoll.register(self._udp.fileno(), _IN)
+        self._sleeps_until = 0.0
+        self._thread = threading.Thread(target=self._run, name="daqca-ca", daemon=True)
+        _loops.add(self)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- leader and follower --------------------------------------------------------------------
+
+    def ask(self, slot: int, send: Callable[[], Any], waiter: Waiter, timeout: float) -> bool:
+        """Send a request for one channel and wait until `waiter` is done.
+
+        The calling thread reads the channel's circuit itself if nobody else does. It takes that role before
+        it sends: else the I/O thread would be woken by an answer that comes at once.
+
+        Parameters
+        ----------
+        send
+            Called once; sends the request.
+        timeout
+            In seconds.
+
+        Returns
+        -------
+        Whether it is done; False after `timeout` seconds.
+        """
+        link = self._links.get(int(self.shard.channels.circuit[slot]))
+        if link is None or link.circuit.state == CircuitState.CONNECTING:
+            send()
+            return waiter.wait(timeout)
+        deadline = time.monotonic() + timeout
+        try:
+            if not link.reader.acquire(blocking=False):
+                send()
+                return waiter.wait(timeout)
+            with self.lock:
+                self._listen(link, False)
+                send()
+            self._lead(link, waiter, deadline)
+        finally:
+            try:
+                self._stop_leading(link)
+            except BaseException:
+                self._stop_leading(link)  # a Ctrl-C came right here, and comes only once
+                raise
+        # The circuit may have been closed, or the answer may come on another one.
+        return waiter.done or waiter.wait(deadline - time.monotonic())
+
+    def _lead(self, link: Link, waiter: Waiter, deadline: float) -> None:
+        while not waiter.done and not self.is_closed and self._by_fd.get(link.fd) is link:
+            now = time.monotonic()
+            if now >= deadline:
+                return
+            link.receive_within(deadline - now)
+            if link.counts:
+                self._received(link)
+
+    def _stop_leading(self, link: Link) -> None:
+        """Leave the link to the I/O thread, or to the next leader, if this thread leads."""
+        if link.is_mine():
+            if link.counts:
+                self._received(link)
+            with self.lock:
+                self._listen(link, True)
+            # Last, and in one step: who leads next has the I/O thread not listen.
+            link.reader.release()
+        if link.closed:
+            link.close()
+
+    def _listen(self, link: Link, on: bool) -> None:
+        """Have the I/O thread listen to a link, or leave it to a leader."""
+        mask = link.mask | _IN if on else link.mask & ~_IN
+        if mask != link.mask and self._by_fd.get(link.fd) is link:
+            link.mask = mask
+            self._epoll.modify(link.fd, mask)
+
+    # --- the I/O thread -------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self.is_closed:
+            try:
+                self._turn()
+            except Exception:
+                if self.is_closed:
+                    return
+                log.exception("the I/O thread met an error and goes on")
+
+    def _turn(self) -> None:
+        with self.lock:
+            now = time.monotonic()
+            due = min(self.shard.tick(now), self._registration.check(now, self._udp))
+            due = min(due, self._check_connecting(now))
+            self._pump()
+            search = self.shard.searcher.next_time(now)
+            self._sleeps_until = due if search is None else min(due, search)
+            timeout = max(self._sleeps_until - now, 0.0)
+        ready = self._epoll.poll(timeout)
+        for fd, mask in ready:
+            link = self._by_fd.get(fd)
+            if link is not None:
+                self._serve(link, mask)
+            elif fd == self._udp.fileno():
+                self._read_udp()
+            elif fd == self._wake_read:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake_read, 4096)
+
+    def _serve(self, link: Link, mask: int) -> None:
+        if link.circuit.state == CircuitState.CONNECTING:
+            self._finish_connecting(link)
+            return
+        if mask & _OUT:
+            with self.lock:
+                self._flush(link)
+        if not mask & ~_OUT or not link.reader.acquire(blocking=False):
+            return
+        try:
+            for _ in range(_MAX_READS):
+                more = link.receive()
+                if link.counts:
+                    self._received(link)
+                if not more:
+                    return
+        finally:
+            link.release()
+
+    def _received(self, link: Link) -> None:
+        """Bytes were read, or the server closed the circuit. The caller holds the link's reader."""
+        with self.lock:
+            try:
+                while link.counts:
+                    n = link.counts.pop(0)
+                    if self.is_closed or self._by_fd.get(link.fd) is not link:
+                        return
+                    if n == 0:
+                        self._close_link(link, Reason.CLOSED)
+                    else:
+                        self._decode(link, n)
+                self._pump()
+            except BaseException as error:
+                self._abandon(link, error)
+                raise
+
+    def _decode(self, link: Link, n: int) -> None:
+        try:
+            self.shard.bytes_received(link.circuit, n, time.monotonic())
+        except ProtocolError as error:
+            log.error("closing the circuit to %s: %s", link.circuit.name, error)
+            self._close_link(link, Reason.PROTOCOL_ERROR)
+
+    def _abandon(self, link: Link, error: BaseException) -> None:
+        """A Ctrl-C (or a mistake of ours) broke off work on a circuit.
+
+        What of its messages was lost nobody knows: it is closed, which is told, and everything begins anew.
+        """
+        self._close_link(link, Reason.CLEARED if isinstance(error, KeyboardInterrupt) else Reason.PROTOCOL_ERROR)
+        self._pump()
+
+    def _read_udp(self) -> None:
+        replies: list[tuple[bytes, Address]] = []
+        for _ in range(_MAX_DATAGRAMS):
+            try:
+                replies.append(self._udp.recvfrom(16384))
+            except OSError as error:
+                # ECONNREFUSED and the like tell of an earlier datagram that nobody wanted.
+                if error.errno in AGAIN:
+                    break
+        if not replies:
+            return
+        with self.lock:
+            now = time.monotonic()
+            for data, _ in replies:
+                self._registration.received(data)
+            self.shard.replies(replies, now)
+            self._pump()
+
+    def _pump(self) -> None:
+        """Send what is to be sent and deliver what was decoded. The caller holds the lock."""
+        shard = self.shard
+        if not shard.searcher.idle:
+            self._search(time.monotonic())
+        while shard.to_open:
+            self._open(shard.to_open.pop(), time.monotonic())
+        self._flush_all()
+        if shard.builder:
+            self._deliver_batch(shard.builder.build())
+
+    def _flush_all(self) -> None:
+        for link in [link for link in self._links.values() if link.circuit.out]:
+            self._flush(link)
+
+    def _deliver_batch(self, batch: Batch) -> None:
+        self.batches += 1
+        self.events += len(batch)
+        try:
+            self._deliver(batch)
+        except Exception:
+            log.exception("delivering a batch of %d events failed", len(batch))
+
+    def _search(self, now: float) -> None:
+        """Send the searches that are due, and have the I/O thread wake up for the next."""
+        searcher = self.shard.searcher
+        due = searcher.next_time(now)
+        if due is not None and due <= now:
+            self._send_searches(now)
+            due = searcher.next_time(now)
+        if due is not None and due < self._sleeps_until:
+            self._wake()
+
+    def _send_searches(self, now: float) -> None:
+        for data in self.shard.datagrams(now):
+            for address in self._addresses:
+                try:
+                    self._udp.sendto(data, address)
+                except OSError as error:
+                    # The window and the back-off treat it as a lost datagram.
+                    if error.errno not in AGAIN:
+                        log.debug("a search to %s:%d failed: %s", *address, error)
+
+    def _wake(self) -> None:
+        if threading.current_thread() is not self._thread:
+            self._sleeps_until = 0.0
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._wake_write, b"!")
+
+    # --- connections ----------------------------------------------------------------------------
+
+    def _open(self, circuit: Circuit, now: float) -> None:
+        try:
+            link = Link(circuit, now)
+        except OSError as error:  # no file descriptor left, say
+            log.error("cannot connect to %s: %s", circuit.name, error)
+            self.shard.closed(circuit, Reason.CLOSED, now)
+            return
+        self._links[circuit.index] = self._by_fd[link.fd] = link
+        started = link.connect()
+        self._epoll.register(link.fd, link.mask)
+        if not started:
+            self._close_link(link, Reason.CLOSED)
+        self._wake()
+
+    def _finish_connecting(self, link: Link) -> None:
+        with self.lock:
+            if self._by_fd.get(link.fd) is not link:
+                return
+            if not link.finish_connecting():
+                self._close_link(link, Reason.CLOSED)
+                return
+            self.shard.opened(link.circuit, time.monotonic())
+            link.mask = _IN
+            self._epoll.modify(link.fd, _IN)
+            self._flush(link)
+            self._pump()
+
+    def _check_connecting(self, now: float) -> float:
+        due = now + 60.0
+        for link in list(self._links.values()):
+            if link.circuit.state == CircuitState.CONNECTING:
+                limit = link.since + self.settings.conn_tmo
+                if now >= limit:
+                    self._close_link(link, Reason.CLOSED)
+                else:
+                    due = min(due, limit)
+        return due
+
+    def _flush(self, link: Link) -> None:
+        """Send what the circuit has to send, as much as the socket takes. The caller holds the lock."""
+        if link.circuit.state == CircuitState.CONNECTING:
+            return
+        try:
+            works = link.flush()
+        except BaseException as error:
+            if link.at_risk:
+                self._abandon(link, error)
+            raise
+        if not works:
+            self._close_link(link, Reason.CLOSED)
+            return
+        mask = link.mask | _OUT if link.circuit.out else link.mask & ~_OUT
+        if mask != link.mask:
+            link.mask = mask
+            self._epoll.modify(link.fd, mask)
+
+    def _close_link(self, link: Link, reason: Reason) -> None:
+        if self._by_fd.get(link.fd) is not link:
+            return
+        del self._by_fd[link.fd], self._links[link.circuit.index]
+        self._epoll.unregister(link.fd)
+        link.close()
+        self.shard.closed(link.circuit, reason, time.monotonic())
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self.is_closed:
+            raise EngineClosedError("this Channel Access context is closed; make a new one")
+
+    def close(self) -> None:
+        """Close every circuit and end the I/O thread. What was asked for and not answered stays so."""
+        with self.lock:
+            if self.is_closed:
+                return
+            self.is_closed = True
+            for link in self._links.values():
+                link.shutdown()
+            os.write(self._wake_write, b"!")
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+        with self.lock:
+            self._release()
+        _loops.discard(self)
+
+    def _release(self) -> None:
+        for link in self._links.values():
+            link.close()
+        self._links.clear()
+        self._by_fd.clear()
+        self._epoll.close()
+        self._udp.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _forked(self) -> None:
+        """In the child of a fork: let go of the parent's sockets, without a word on them."""
+        self.lock = threading.RLock()
+        if not self.is_closed:
+            self.is_closed = True
+            for link in self._links.values():
+                link.sock.close()  # without a shutdown, which the parent would feel
+            self._links.clear()
+            self._release()
+
+
+def _forget_loops() -> None:
+    for loop in list(_loops):
+        loop._forked()
+    _loops.clear()
+
+
+os.register_at_fork(after_in_child=_forget_loops)
