@@ -6,12 +6,14 @@ decided in `daqca.workers`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
 import zmq
 
@@ -30,6 +32,26 @@ REQUEST_MESSAGES = 4096
 """Requests that may wait for a worker, in each of two pipes."""
 REQUEST_PATIENCE = 1.0
 """Seconds that a request waits for room before it is given up."""
+
+
+_send_frame = zmq.backend.Socket.send
+
+
+def send_whole(socket: zmq.Socket[bytes], frames: Sequence[Buffer], flags: int = 0) -> None:
+    """Send all frames of a message, even if a Ctrl-C comes in between.
+
+    Half a message would stay behind, to which the next one is added. The loop of ``send_multipart`` is one in Python,
+    which a Ctrl-C can leave at any step; this one is in C, and is left only when a frame was handed over.
+    """
+    send, sent = partial(_send_frame, socket), list[object]()
+    all_flags = [flags | zmq.SNDMORE] * (len(frames) - 1) + [flags]
+    try:
+        sent.extend(map(send, frames, all_flags))
+    except KeyboardInterrupt:
+        rest = len(sent) + 1
+        with contextlib.suppress(zmq.ZMQError):
+            sent.extend(map(send, frames[rest:], all_flags[rest:]))
+        raise
 
 
 class RequestRefused(TransportError):
@@ -154,7 +176,7 @@ class Broker:
             if self.is_closed:
                 raise RequestRefused("the broker is closed; nothing can be asked any more")
             try:
-                self._workers.send_multipart(frames, zmq.DONTWAIT)
+                send_whole(self._workers, frames, zmq.DONTWAIT)
             except zmq.Again:
                 return False
             except zmq.ZMQError as error:

@@ -11,7 +11,15 @@ from typing import Any, Protocol
 
 import zmq
 
-from daqca.broker.broker import CLIENT_MESSAGES, LOCAL_DATA, PIPE_MESSAGES, REQUEST_MESSAGES, Broker, RequestRefused
+from daqca.broker.broker import (
+    CLIENT_MESSAGES,
+    LOCAL_DATA,
+    PIPE_MESSAGES,
+    REQUEST_MESSAGES,
+    Broker,
+    RequestRefused,
+    send_whole,
+)
 from daqca.broker.endpoints import Endpoints
 from daqca.broker.messages import ID_SIZE, Message, client_topic, decode_message, encode_request
 from daqca.errors import TransportError
@@ -19,8 +27,6 @@ from daqca.errors import TransportError
 log = logging.getLogger("daqca.broker")
 
 _SEND_PATIENCE_MS = 1000
-
-
 
 
 class Receiver(Protocol):
@@ -60,9 +66,7 @@ class BrokerClient:
         self._receivers: dict[bytes, Receiver] = {}
         self._sending = threading.Lock()
         self._broker = broker if isinstance(broker, Broker) else None
-        self._context: zmq.Context[zmq.Socket[bytes]] = (
-            broker.context if isinstance(broker, Broker) else zmq.Context()
-        )
+        self._context: zmq.Context[zmq.Socket[bytes]] = broker.context if isinstance(broker, Broker) else zmq.Context()
         self._sub = self._context.socket(zmq.SUB)
         self._sub.linger = 0
         self._sub.rcvhwm = PIPE_MESSAGES if self._broker else messages
@@ -107,7 +111,7 @@ class BrokerClient:
             if self.is_closed or self._dealer is None:
                 raise RequestRefused("this client is closed; nothing can be asked any more")
             try:
-                self._dealer.send_multipart([worker, *request])
+                send_whole(self._dealer, [worker, *request])
             except zmq.Again:
                 raise RequestRefused("the broker takes no requests; is it stopped?") from None
 
