@@ -202,7 +202,7 @@ def test_put_waits_for_the_record_to_process(make_ioc: IOCFactory, point_at: Any
     assert time.monotonic() - begin > 0.45  # the record takes half a second
     assert engine.get(name).value == 0
     begin = time.monotonic()
-    with pytest.raises(TimeoutError, match="did not answer in time"):
+    with pytest.raises(TimeoutError, match="did not confirm it in time"):
         engine.put(name, 1, timeout=0.1)
     assert 0.1 <= time.monotonic() - begin < 0.4
     engine.put(name, 0, wait=False)
