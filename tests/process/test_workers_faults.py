@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -331,14 +332,26 @@ def test_workers_of_a_killed_parent_end(tmp_path, ioc, state):
     wait_until(lambda: all_gone(pids, directory), "the workers and their directory gone", 5.0)
 
 
-def test_a_forked_child_does_not_keep_the_workers_alive(tmp_path, ioc):
-    """A grandchild has the pipes too; still the workers notice that their parent is gone."""
-    after = "if os.fork() == 0: time.sleep(8); os._exit(0)\ntime.sleep(600)"
-    process, pids, directory = run_script(tmp_path, after=after)
+def test_a_heir_of_the_pipes_does_not_keep_the_workers_alive(tmp_path, ioc):
+    """Another process has our ends of the pipes too; still the workers notice that their parent is gone."""
+    after = """
+        import subprocess
+        for member in pool._supervisor.members:
+            os.set_inheritable(member.process._popen.stdin.fileno(), True)
+        subprocess.Popen(["sleep", "6"], close_fds=False)
+        time.sleep(600)
+    """
+    process, pids, directory = run_script(tmp_path, after=textwrap.dedent(after).strip())
+    wait_until(lambda: has_child(process.pid, b"sleep"), "the heir")
     process.kill()
     process.wait(PATIENCE)
-    wait_until(lambda: all_gone(pids, directory), "the workers and their directory gone", 5.0)
-    process.communicate(timeout=PATIENCE)
+    wait_until(lambda: all_gone(pids, directory), "the workers and their directory gone", 4.0)
+    process.communicate(timeout=PATIENCE)  # the heir has our end of this pipe, too
+
+
+def has_child(pid, name):
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return any(Path(f"/proc/{child}/cmdline").read_bytes().startswith(name) for child in children)
 
 
 def test_ctrl_c_ends_the_script_and_its_workers(tmp_path, ioc):
