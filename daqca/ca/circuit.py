@@ -12,7 +12,7 @@ import numpy as np
 from daqca.ca import protocol
 from daqca.ca.channels import Channels, Slots, State, Subscriptions
 from daqca.ca.protocol import Command
-from daqca.ca.replies import Replies, event_records
+from daqca.ca.replies import ECA_DISCONN, Replies, event_records
 from daqca.ca.requests import Requests
 from daqca.ca.stream import Stream
 from daqca.events import BatchBuilder, Kind, Reason
@@ -105,6 +105,10 @@ class Circuit(Replies):
     def close(self, reason: Reason, builder: BatchBuilder) -> Slots:
         """The TCP connection is gone; returns the channels that are to be searched again."""
         self.state = CircuitState.CLOSED
+        unsent = self.unsent_writes()
+        if len(unsent):
+            # Nobody waits for them, but that they were lost is told and counted.
+            builder.extend(event_records(unsent, Kind.FAILED, ECA_DISCONN))
         self.out.clear()
         slots = self.slots()
         self.disconnect(slots, reason, builder)

@@ -35,6 +35,9 @@ class Requester:
         self.minor_version = protocol.MINOR_VERSION
         self.events_off = False
         self.out: deque[memoryview] = deque()
+        self._queued = 0
+        self._unsent: deque[tuple[int, Slots]] = deque()
+        """Of values without completion: how much had been queued with them, and their channels."""
         self._channels = channels
         self._subscriptions = subscriptions
         self._requests = requests
@@ -44,6 +47,24 @@ class Requester:
         view = memoryview(data.data).cast("B") if isinstance(data, np.ndarray) else memoryview(data)
         if len(view):
             self.out.append(view)
+            self._queued += len(view)
+
+    def _note_write(self, slots: Slots) -> None:
+        """Values were queued that no server will confirm: as long as they are here, they can be lost with the circuit."""
+        sent = self._queued - self.backlog()
+        while self._unsent and self._unsent[0][0] <= sent:
+            self._unsent.popleft()
+        self._unsent.append((self._queued, slots))
+
+    def backlog(self) -> int:
+        """Bytes that wait to be sent."""
+        return sum(map(len, self.out))
+
+    def unsent_writes(self) -> Slots:
+        """The channels of values without completion that were not, or not wholly, sent; one slot for each value."""
+        sent = self._queued - self.backlog()
+        unsent = [slots for end, slots in self._unsent if end > sent]
+        return np.concatenate(unsent) if unsent else np.empty(0, np.uint32)
 
     def create(self, slots: Slots) -> None:
         """Create these channels, which the server says it has."""
@@ -79,6 +100,7 @@ class Requester:
             self.queue(protocol.message(Command.READ_NOTIFY, b"", data_type, count, sid, id_))
             return
         self.out.append(memoryview(protocol.pack_header(Command.READ_NOTIFY, 0, data_type, count, sid, id_)))
+        self._queued += protocol.HEADER_SIZE
 
     def send_subscriptions(self, ids: npt.NDArray[np.integer]) -> None:
         """Send these subscriptions, whose channels are connected on this circuit."""
@@ -121,6 +143,8 @@ class Requester:
         """Write one value in the form of `dbr_type`."""
         command = Command.WRITE_NOTIFY if notify else Command.WRITE
         self.queue(protocol.message(command, payload, dbr_type, count, int(self._channels.sid[slot]), id_))
+        if not notify:
+            self._note_write(np.array([slot], np.uint32))
 
     def write_doubles(
         self, slots: Slots, ids: npt.NDArray[np.uint32], values: npt.NDArray[np.float64], notify: bool
@@ -128,6 +152,8 @@ class Requester:
         """Write one number to each of these channels; the server converts it to the channel's type."""
         command = Command.WRITE_NOTIFY if notify else Command.WRITE
         self.queue(protocol.write_double_requests(command, self._channels.sid[slots], ids, values))
+        if not notify:
+            self._note_write(slots)
 
     def set_events(self, on: bool) -> None:
         """Flow control: ask the server to hold back updates (it merges them), or to resume."""
