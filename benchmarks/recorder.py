@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ class Case:
     batches: Callable[[int], list[Batch]]
     rate: float
     options: dict[str, Any] = field(default_factory=dict)
+    busy: bool = False
+    """Whether another thread of the program computes in Python all the time."""
 
 
 def scalar_batches(pvs: int, size: int, values: str) -> list[Batch]:
@@ -86,6 +89,13 @@ def cases() -> Iterator[Case]:
                 0,
             )
     yield Case("scalars, noise, 400,000/s", thousand, lambda n: scalar_batches(n, 1000, "noise"), 400_000)
+    yield Case(
+        "scalars, noise, 400,000/s, busy program",
+        thousand,
+        lambda n: scalar_batches(n, 1000, "noise"),
+        400_000,
+        busy=True,
+    )
     yield Case("scalars, noise, 20,000 PVs, 400,000/s", many, lambda n: scalar_batches(n, 1000, "noise"), 400_000)
     yield Case(
         "scalars, noise, full speed, not compressed",
@@ -96,6 +106,9 @@ def cases() -> Iterator[Case]:
     )
     frame = ["BENCH:image"]
     yield Case("frames of 1 MiB, 200/s", frame, lambda n: array_batches(n, 1 << 20, 1, 4, 1), 200)
+    yield Case(
+        "frames of 1 MiB, 200/s, busy program", frame, lambda n: array_batches(n, 1 << 20, 1, 4, 1), 200, busy=True
+    )
     yield Case("frames of 1 MiB, full speed", frame, lambda n: array_batches(n, 1 << 20, 1, 4, 1), 0)
     yield Case(
         "frames of 1 MiB, bslz4, full speed",
@@ -205,12 +218,23 @@ def datasets(folder: str) -> None:
         print(f"{count:8} {flush * 1e3:10.2f} {again * 1e3:24.2f}", flush=True)
 
 
+def compute(ended: threading.Event) -> None:
+    """What a program may do beside recording: arithmetic in Python, which holds the GIL."""
+    number = 0
+    while not ended.is_set():
+        for _ in range(10_000):
+            number += 1
+
+
 def run(case: Case, seconds: float, folder: str) -> dict[str, Any]:
     """Make one recording and measure it."""
     path = os.path.join(folder, "bench.h5")
     batches = case.batches(len(case.names))
     recorder = Recorder(path, case.names, overwrite=True, **case.options).start()
     limit = recorder.options.max_queue_bytes // 2
+    ended = threading.Event()
+    if case.busy:
+        threading.Thread(target=compute, args=(ended,)).start()
     events = index = 0
     spent = 0.0
     begin = time.perf_counter()
@@ -227,6 +251,7 @@ def run(case: Case, seconds: float, folder: str) -> dict[str, Any]:
         index = (index + len(burst)) % len(batches)
     running = recorder.stats
     stats = recorder.stop()
+    ended.set()
     wall = time.perf_counter() - begin
     result = {
         "case": case.name,

@@ -24,9 +24,7 @@ class _Waiting:
 
     __slots__ = ("before", "block", "body", "kind", "number", "records", "size", "topic")
 
-    def __init__(
-        self, topic: bytes, kind: int, position: Position, body: Any, records: Buffer | None, block: Buffer
-    ):
+    def __init__(self, topic: bytes, kind: int, position: Position, body: Any, records: Buffer | None, block: Buffer):
         self.topic = topic
         self.kind = kind
         self.number, self.before = position

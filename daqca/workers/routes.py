@@ -160,9 +160,7 @@ class Routes:
         owners = np.where(answers, 0, EVERYBODY).astype(np.uint8)
         return Sorted(records, owners, [route.client])
 
-    def _many_owners(
-        self, records: Records, answers: npt.NDArray[np.bool_], tokens: npt.NDArray[np.uint32]
-    ) -> Sorted:
+    def _many_owners(self, records: Records, answers: npt.NDArray[np.bool_], tokens: npt.NDArray[np.uint32]) -> Sorted:
         """Answers to several requests: still no loop over events, but one over requests."""
         clients: dict[bytes, int] = {}
         owners = np.full(len(records), EVERYBODY, np.uint8)

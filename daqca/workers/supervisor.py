@@ -213,8 +213,10 @@ class Supervisor:
         member.process = None
         lived = now - member.started
         first = self.patience.restart
-        member.wait = first if lived > self.patience.longest_restart else min(
-            max(2 * member.wait, first), self.patience.longest_restart
+        member.wait = (
+            first
+            if lived > self.patience.longest_restart
+            else min(max(2 * member.wait, first), self.patience.longest_restart)
         )
         member.due = now + member.wait
 

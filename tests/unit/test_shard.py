@@ -274,6 +274,17 @@ def test_a_channel_that_is_cleared_while_it_is_created_is_given_back() -> None:
     assert client.events() == []
 
 
+@pytest.mark.parametrize("n", [1, 6])
+def test_a_channel_that_is_created_twice_keeps_the_first(n: int) -> None:
+    client = TestClient()
+    numbers, circuit = client.connect(n)
+    client.feed(circuit, b"".join(wire.created(slot, 900 + slot, wire.STRING) for slot in numbers.tolist()))
+    assert client.events() == []
+    assert requests(sent(circuit)) == [(wire.CLEAR_CHANNEL, 0, 0, 900 + slot, slot) for slot in numbers.tolist()]
+    client.read(0)
+    assert requests(sent(circuit))[0][:4] == (wire.READ_NOTIFY, 20, 1, 100)
+
+
 def test_a_late_creation_never_goes_to_the_next_owner_of_its_slot() -> None:
     """Three thousand channels end while they are created, and a thousand others begin before the server knows."""
     client = TestClient()
