@@ -50,7 +50,7 @@ class Requester:
             self._queued += len(view)
 
     def _note_write(self, slots: Slots) -> None:
-        """Values were queued that no server will confirm: as long as they are here, they can be lost with the circuit."""
+        """Values were queued that no server will confirm: while they are here, they can be lost with the circuit."""
         sent = self._queued - self.backlog()
         while self._unsent and self._unsent[0][0] <= sent:
             self._unsent.popleft()
