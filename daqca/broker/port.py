@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import os
+
 import zmq
 
 from daqca.broker.broker import PIPE_MESSAGES, REQUEST_MESSAGES
@@ -40,16 +44,29 @@ class WorkerPort:
         self._requests.set_hwm(REQUEST_MESSAGES)
         self._requests.setsockopt(zmq.ROUTING_ID, address)
         self._requests.connect(endpoints.requests)
-        self.publisher = Publisher(self._data, address, backlog)
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._poller = zmq.Poller()
+        self._poller.register(self._requests, zmq.POLLIN)
+        self._poller.register(self._wake_read, zmq.POLLIN)
+        self.publisher = Publisher(self._data, address, backlog, self._wake)
 
     def receive(self, timeout: float) -> list[bytes] | None:
-        """The frames of the next request; None if none comes within `timeout` seconds."""
-        if self._requests.poll(max(int(timeout * 1000), 0)):
-            return self._requests.recv_multipart()
-        return None
+        """The frames of the next request; None if none comes within `timeout` seconds, or a backlog begins."""
+        ready = dict(self._poller.poll(math.ceil(1000 * max(timeout, 0.0))))
+        if self._wake_read in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake_read, 4096)
+        return self._requests.recv_multipart() if self._requests in ready else None
+
+    def _wake(self) -> None:
+        """Have the thread in `receive` look after the backlog that another thread has begun."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_write, b"!")
 
     def close(self) -> None:
         """Close the sockets; what was not sent yet is not sent."""
         self._data.close()
         self._requests.close()
         self._context.term()
+        os.close(self._wake_read)
+        os.close(self._wake_write)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import zmq
@@ -59,6 +60,8 @@ class Publisher:
         The id of the stream, 8 bytes.
     limit
         Of the backlog, in bytes. Messages that are not batches may go 1 MB beyond.
+    waits
+        Called when a backlog begins: from then on `flush` is to be called now and then.
 
     Attributes
     ----------
@@ -70,7 +73,13 @@ class Publisher:
     Not safe against threads: whoever calls holds one lock.
     """
 
-    def __init__(self, socket: zmq.Socket[bytes], stream: bytes, limit: int = BACKLOG_BYTES):
+    def __init__(
+        self,
+        socket: zmq.Socket[bytes],
+        stream: bytes,
+        limit: int = BACKLOG_BYTES,
+        waits: Callable[[], None] = lambda: None,
+    ):
         self.stream = stream
         self.messages = 0
         self.bytes = 0
@@ -79,12 +88,13 @@ class Publisher:
         self.backlog_bytes = 0
         self._socket = socket
         self._limit = limit
+        self._waits = waits
         self._positions: dict[bytes, Position] = {}
         self._backlog: deque[_Waiting] = deque()
 
     @property
     def is_waiting(self) -> bool:
-        """Whether there is a backlog; then `flush` is to be called now and then."""
+        """Whether there is a backlog."""
         return bool(self._backlog)
 
     def position(self, topic: bytes) -> Position:
@@ -128,6 +138,8 @@ class Publisher:
             return
         self._backlog.append(message)
         self.backlog_bytes += message.size
+        if len(self._backlog) == 1:
+            self._waits()
 
     def flush(self) -> None:
         """Send of the backlog what can be sent."""

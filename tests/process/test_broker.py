@@ -203,6 +203,24 @@ def test_a_full_backlog_drops_and_the_loss_is_counted_exactly():
         assert collector.gaps >= 1
 
 
+def test_who_waits_for_requests_hears_that_a_backlog_begins():
+    """Else its last messages would wait for the next request, or the next heartbeat."""
+    with running() as (_, port, [(_, collector)]):
+        collector.go.clear()
+        got = []
+        waiting = threading.Thread(target=lambda: got.append(port.receive(PATIENCE)))
+        waiting.start()
+        start = time.monotonic()
+        while not port.publisher.is_waiting:
+            port.publisher.publish(TOPIC, MessageKind.BATCH, None, events(1), 1)
+        waiting.join()
+        assert got == [None]
+        assert time.monotonic() - start < PATIENCE / 2
+        assert port.receive(0.01) is None
+        collector.go.set()
+        finish(port, [collector])
+
+
 def test_heartbeats_get_through_a_full_backlog():
     with running(backlog=10_000) as (_, port, [(_, collector)]):
         collector.go.clear()
