@@ -193,6 +193,16 @@ def test_the_window_shrinks_once_for_a_window_of_losses_and_not_below_its_least(
     assert min(seen) == MIN_WINDOW
 
 
+def test_losses_of_one_window_that_are_noticed_one_by_one_shrink_it_once() -> None:
+    network = Network(has=lambda name: False)
+    for i in range(10):
+        network.add(f"missing:{i}")
+        network.run(0.002)
+    network.run(FIRST_WAIT - 0.0005)
+    assert len(network.sent) == 20  # all were asked for again
+    assert network.searcher.window == INITIAL_WINDOW / 2
+
+
 @pytest.mark.parametrize("lost", [0.02, 0.2, 0.5])
 def test_lost_datagrams_are_asked_again(lost: float) -> None:
     network = Network(lost=lost, max_period=10.0)

@@ -336,6 +336,7 @@ def test_a_cleared_channel_takes_its_subscriptions_and_requests_along() -> None:
     )
     assert [(e.slot, e.token) for e in client.events()] == [(1, reads[1])]
     assert client.shard.requests.row(waiting) == -1
+    assert len(client.shard.requests.waiting.of(slots(3))) == 0
     assert len(client.shard.subscriptions) == 1
     client.shard.closed(circuit, Reason.CLOSED, client.now)
     assert [e.slot for e in client.events()] == [1, 2]
@@ -347,6 +348,7 @@ def test_a_read_that_waited_and_was_given_up_is_never_sent() -> None:
     client.shard.add(["A", "B"])
     first, second = client.read(0, 0)
     client.shard.cancel(first, 1)
+    assert client.shard.requests.waiting.of(slots(0)).tolist() == [second]
     client.searches()
     circuit = client.found([0])
     client.open(circuit)
