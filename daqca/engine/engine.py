@@ -75,6 +75,7 @@ class Engine:
     def __init__(self, workers: int = 0, *, settings: Settings | None = None):
         self.workers = workers
         self.is_closed = False
+        self._is_forked = False
         self._lock: AbstractContextManager[Any] = threading.RLock()
         self._adding = threading.Lock()
         self._subscribing = threading.RLock()
@@ -140,6 +141,10 @@ class Engine:
         return slots
 
     def _check_open(self) -> None:
+        if self._is_forked:
+            raise EngineClosedError(
+                "this engine belongs to the process that made it, and is closed in this child of a fork; make a new one"
+            )
         if self.is_closed:
             raise EngineClosedError("this engine is closed; make a new one")
 
@@ -484,7 +489,7 @@ class Engine:
 
     def _forked(self) -> None:
         """In the child of a fork: closed, with locks that no thread of the parent holds."""
-        self.is_closed = True
+        self.is_closed = self._is_forked = True
         self._lock = self._delivery.renew_lock()
         self._adding, self._subscribing = threading.Lock(), threading.RLock()
         self._dispatcher.forked()
