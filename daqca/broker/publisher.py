@@ -65,8 +65,10 @@ class Publisher:
 
     Attributes
     ----------
-    messages, bytes, dropped_events, dropped_messages
-        Since the start.
+    events, dropped_events, dropped_messages
+        Since the start; those that were dropped are among the events.
+    messages, bytes
+        That were sent.
 
     Notes
     -----
@@ -81,6 +83,7 @@ class Publisher:
         waits: Callable[[], None] = lambda: None,
     ):
         self.stream = stream
+        self.events = 0
         self.messages = 0
         self.bytes = 0
         self.dropped_events = 0
@@ -123,6 +126,7 @@ class Publisher:
         """
         position = self._positions.get(topic, Position())
         self._positions[topic] = Position(position.messages + 1, position.events + events)
+        self.events += events
         if self._backlog:
             self.flush()
         if not self._backlog:

@@ -346,6 +346,7 @@ class Worker:
             "requests_pending": len(self._routes),
             "requests_malformed": self.malformed,
             "answers_stray": self._routes.strays,
+            "published_events": publisher.events,
             "messages": publisher.messages,
             "bytes": publisher.bytes,
             "backlog_bytes": publisher.backlog_bytes,

@@ -75,7 +75,6 @@ def test_a_client_that_does_not_read_loses_counted_and_catches_up(ioc_of_arrays,
         slots = connected(pool, heard, names)
         link.subscribe(slots, VALUE)
         heard.wait(lambda: len(heard.of(link, Kind.UPDATE)) == 2, "first values")
-        before = link.stats()
         heard.hold = holding = threading.Event()
         asked = Answers(2)
         link.read(slots, asked)
@@ -85,15 +84,12 @@ def test_a_client_that_does_not_read_loses_counted_and_catches_up(ioc_of_arrays,
         assert asked.wait(PATIENCE)
         wait_until(lambda: link.stats()["gaps"] > 0, "the gap is seen")
         wait_until(lambda: not link._wants_resync, "all is told again")
-        link.hosts(slots)
+        wait_until(lambda: adds_up(link.stats()), "every event accounted for")
         after = link.stats()
-        # Exactly: what the context told, is what came and what is told to be lost.
         lost = heard.of(link, Kind.LOST)
         assert set(lost["slot"].tolist()) == {ALL_SLOTS}
         assert int(lost["count"].sum()) == after["lost"] == after["dropped_events"] > 50
-        again = 2 * after["gaps"]  # the states that were told again are no events of the context
-        published = after["events"] - before["events"]
-        assert published + again == after["received_events"] - before["received_events"] + after["lost"]
+        assert after["published_events"] > after["lost"] + 50
         # And the last value is here, as an update, though it was among those that were dropped.
         last = heard.data(link, Kind.UPDATE, 0)[-1]
         assert set(decode(last, DOUBLE, SIZE).tolist()) == {float(writer.number)}
@@ -166,6 +162,11 @@ def test_answers_that_were_dropped_fail_and_the_others_do_not(ioc_of_arrays, wri
         assert len(link.operations) == 1
         link.cancel(waits)
         assert read(link, slots[1:]).numbers() == [1.0]
+
+
+def adds_up(stats):
+    """Exactly: what was published is what came, and what is told to be lost."""
+    return stats["published_events"] == stats["received_events"] + stats["lost"]
 
 
 def answered(pid):
