@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from daqca.ca.conversion import encode_value, fits
 from daqca.engine.info import PutResult
-from daqca.engine.reads import NO_WRITE_ACCESS, Collect, Collected, One, give_up, read_outcome
+from daqca.engine.reads import NO_WRITE_ACCESS, UNANSWERED, Collect, Collected, One, give_up, read_outcome
 from daqca.engine.table import ChannelState
 from daqca.engine.waits import wait_all
 from daqca.errors import ConversionError
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from daqca.engine.engine import Engine
     from daqca.link import Link
 
-_CONNECTED = int(ChannelState.CONNECTED)
+# Plain numbers: beside an enum's member NumPy looks for attributes, slowly, and drops a Ctrl-C that comes meanwhile.
+_CONNECTED, _WRITTEN, _FAILED = int(ChannelState.CONNECTED), int(Kind.WRITTEN), int(Kind.FAILED)
+_PENDING, _OK, _SENT = int(Outcome.PENDING), int(Outcome.OK), int(Outcome.SENT)
+_NO_WRITE_ACCESS, _BAD_VALUE = int(Outcome.NO_WRITE_ACCESS), int(Outcome.BAD_VALUE)
 _CHAR = 4
 _STRING = 0
 
@@ -102,7 +105,7 @@ class _Puts:
         self.left = np.ones(n, np.bool_)
         self.waits: list[tuple[Link, Collect]] = []
         self._engine, self._names, self._slots, self._values, self._wait = engine, names, slots, values, wait
-        self._outcome = np.full(n, Outcome.PENDING, np.uint8)
+        self._outcome = np.full(n, _PENDING, np.uint8)
         self._errors: dict[str, str] = {}
         self._collected = Collected(n)
         self._numbers, self._scalar = _numbers(values)
@@ -118,7 +121,7 @@ class _Puts:
             return
         self.left &= ~ready
         refused = ready & ((table.access[slots] & Access.WRITE) == 0)
-        self._outcome[refused] = Outcome.NO_WRITE_ACCESS
+        self._outcome[refused] = _NO_WRITE_ACCESS
         ready &= ~refused
         native = table.native_type[slots]
         # A server may cast a double above 127 to eight bits as it likes, so CHAR goes as CHAR, alone.
@@ -147,7 +150,7 @@ class _Puts:
         try:
             dbr_type, n, payload = encode_value(self._values[position], native, count, name)
         except ConversionError as error:
-            self._outcome[position] = Outcome.BAD_VALUE
+            self._outcome[position] = _BAD_VALUE
             self._errors[name] = str(error)
             return
         link = engine._links[engine._shard_of[slot]]
@@ -164,14 +167,13 @@ class _Puts:
     def result(self) -> PutResult:
         """What became of each."""
         n, outcome = len(self._slots), self._outcome
-        absent = np.array([Outcome.NEVER_FOUND, Outcome.TIMEOUT, Outcome.DISCONNECTED], np.uint8)
-        outcome[self.left] = absent[self._engine._table.state[self._slots[self.left]]]
-        sent = outcome == Outcome.PENDING
+        outcome[self.left] = UNANSWERED[self._engine._table.state[self._slots[self.left]]]
+        sent = outcome == _PENDING
         eca = np.zeros(n, np.uint8)
         if self._wait:
             _judge(self._collected, sent, outcome, eca)
         else:
-            outcome[sent] = Outcome.SENT
+            outcome[sent] = _SENT
         return PutResult(self._names, outcome, eca, self._errors)
 
 
@@ -182,10 +184,10 @@ def _judge(
     eca: npt.NDArray[np.uint8],
 ) -> None:
     kinds = collected.records["kind"]
-    failures = read_outcome(collected.records, np.full(len(kinds), ChannelState.CONNECTED, np.uint8))
-    failures[kinds == Kind.WRITTEN] = Outcome.OK
+    failures = read_outcome(collected.records, np.full(len(kinds), _CONNECTED, np.uint8))
+    failures[kinds == _WRITTEN] = _OK
     outcome[sent] = failures[sent]
-    failed = sent & (kinds == Kind.FAILED)
+    failed = sent & (kinds == _FAILED)
     eca[failed] = collected.records["status"][failed]
 
 

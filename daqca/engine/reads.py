@@ -23,6 +23,17 @@ NO_READ_ACCESS = message_number(ECA.NORDACCESS)
 NO_WRITE_ACCESS = message_number(ECA.NOWTACCESS)
 DISCONNECTED = message_number(ECA.DISCONN)
 
+# Plain numbers: beside an enum's member NumPy looks for attributes, slowly, and drops a Ctrl-C that comes meanwhile.
+_READ, _UPDATE, _FAILED = int(Kind.READ), int(Kind.UPDATE), int(Kind.FAILED)
+_OK = np.uint8(Outcome.OK)
+UNANSWERED = np.array([Outcome.NEVER_FOUND, Outcome.TIMEOUT, Outcome.DISCONNECTED], np.uint8)
+"""By state of the channel: the outcome of a request without an answer."""
+_REFUSALS = np.full(256, Outcome.REFUSED, np.uint8)
+"""By ECA message number: the outcome of a request that failed."""
+_REFUSALS[NO_READ_ACCESS] = Outcome.NO_READ_ACCESS
+_REFUSALS[NO_WRITE_ACCESS] = Outcome.NO_WRITE_ACCESS
+_REFUSALS[DISCONNECTED] = Outcome.DISCONNECTED
+
 Positions = npt.NDArray[np.int64]
 
 
@@ -128,14 +139,10 @@ def give_up(link: Link, operation: Operation) -> None:
 def read_outcome(records: Records, state: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Outcomes of reads: answered, failed, or why there is no answer, by the state of the channel."""
     kind, status = records["kind"], records["status"]
-    unanswered = np.array([Outcome.NEVER_FOUND, Outcome.TIMEOUT, Outcome.DISCONNECTED], np.uint8)
-    outcome = np.where(kind == Kind.READ, np.uint8(Outcome.OK), unanswered[state])
-    failed = kind == Kind.FAILED
+    outcome = np.where(kind == _READ, _OK, UNANSWERED[state])
+    failed = kind == _FAILED
     if failed.any():
-        outcome[failed] = Outcome.REFUSED
-        outcome[failed & (status == NO_READ_ACCESS)] = Outcome.NO_READ_ACCESS
-        outcome[failed & (status == NO_WRITE_ACCESS)] = Outcome.NO_WRITE_ACCESS
-        outcome[failed & (status == DISCONNECTED)] = Outcome.DISCONNECTED
+        outcome[failed] = _REFUSALS[status[failed]]
     return outcome
 
 
@@ -151,7 +158,7 @@ def make_snapshot(
 ) -> Snapshot:
     """The snapshot of what was collected."""
     records = collected.records
-    valued = (records["kind"] == Kind.READ) | (records["kind"] == Kind.UPDATE)
+    valued = (records["kind"] == _READ) | (records["kind"] == _UPDATE)
     number = np.where(has_number(records), records["value"], np.nan)
     return Snapshot(
         names,

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from daqca.engine.engine import Engine
 
 Partial = Callable[[Snapshot], None]
-_ANSWERED = (int(Kind.READ), int(Kind.UPDATE), int(Kind.FAILED))
+_UPDATE, _CONNECTED = int(Kind.UPDATE), int(ChannelState.CONNECTED)
+_ANSWERED = (int(Kind.READ), _UPDATE, int(Kind.FAILED))
+_OK, _STALE, _PENDING = int(Outcome.OK), int(Outcome.STALE), int(Outcome.PENDING)
 
 
 class Taking:
@@ -55,7 +57,7 @@ class Taking:
         with engine._lock:
             table = engine._table
             readable = (table.access[slots] & Access.READ) != 0
-            readable |= table.state[slots] != ChannelState.CONNECTED
+            readable |= table.state[slots] != _CONNECTED
             last = table.last[slots]
             taken: npt.NDArray[np.bool_] = engine._is_monitored(slots) & readable & (last["kind"] != 0)
             self._collected.take(np.flatnonzero(taken), last[taken], slots[taken], table)
@@ -90,14 +92,14 @@ class Taking:
             table = self._engine._table
             state = table.state[self._slots]
             outcome = read_outcome(self._collected.records, state)
-            taken = kinds == Kind.UPDATE
-            outcome[taken] = np.where(state[taken] == ChannelState.CONNECTED, Outcome.OK, Outcome.STALE)
+            taken = kinds == _UPDATE
+            outcome[taken] = np.where(state[taken] == _CONNECTED, _OK, _STALE)
             if self._details is not None:
                 # What was asked for is value and metadata: without one of them it was not read as asked.
                 known = read_outcome(self._details.records, state)
-                outcome = np.where((outcome == Outcome.OK) & (known != Outcome.OK), known, outcome)
+                outcome = np.where((outcome == _OK) & (known != _OK), known, outcome)
             if not at_end:
-                outcome[~np.isin(kinds, _ANSWERED)] = Outcome.PENDING
+                outcome[~np.isin(kinds, _ANSWERED)] = _PENDING
             metadata = make_metadata(self._details) if self._details is not None else None
             elapsed = time.monotonic() - self._begin
             names, slots, collected = self._names, self._slots, self._collected
