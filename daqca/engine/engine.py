@@ -22,7 +22,7 @@ from daqca.ca.protocol import name_bytes
 from daqca.ca.settings import Settings
 from daqca.engine.deliver import Delivery, Shard, assign_shards
 from daqca.engine.dispatcher import Dispatcher
-from daqca.engine.info import ChannelInfo, PutResult
+from daqca.engine.info import ChannelInfo, PutResult, channel_infos
 from daqca.engine.local import LocalLink
 from daqca.engine.puts import put_many, put_one
 from daqca.engine.reads import One, give_up
@@ -31,10 +31,9 @@ from daqca.engine.snapshots import Partial, Taking
 from daqca.engine.table import ChannelState, Table
 from daqca.engine.waits import ConnectWait, Progress, wait_all
 from daqca.errors import EngineClosedError
-from daqca.events import Access, Batch
+from daqca.events import Batch
 from daqca.link import Link
-from daqca.outcome import Outcome
-from daqca.reading import UNKNOWN_TYPE, Reading
+from daqca.reading import Reading
 from daqca.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -224,20 +223,7 @@ class Engine:
         for shard, positions, local in self._by_shard(slots):
             for position, host in zip(positions.tolist(), shard.link.hosts(local), strict=True):
                 hosts[position] = host
-        table = self._table
-        outcomes = (Outcome.NEVER_FOUND, Outcome.OK, Outcome.DISCONNECTED)
-        return [
-            ChannelInfo(name, outcomes[state], None if native == UNKNOWN_TYPE else native, count, Access(access), host)
-            for name, state, native, count, access, host in zip(
-                names,
-                table.state[slots].tolist(),
-                table.native_type[slots].tolist(),
-                table.native_count[slots].tolist(),
-                table.access[slots].tolist(),
-                hosts,
-                strict=True,
-            )
-        ]
+        return channel_infos(names, slots, self._table, hosts)
 
     # --- reading --------------------------------------------------------------------------------
 

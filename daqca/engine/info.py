@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from daqca.engine.table import Table
 from daqca.events import Access
 from daqca.outcome import Outcome
-from daqca.reading import type_name
+from daqca.reading import UNKNOWN_TYPE, type_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,28 @@ class ChannelInfo:
     def connected(self) -> bool:
         """Whether the channel is connected."""
         return self.outcome is Outcome.OK
+
+
+_OUTCOMES = (Outcome.NEVER_FOUND, Outcome.OK, Outcome.DISCONNECTED)
+"""Of the states of a channel."""
+
+
+def channel_infos(
+    names: Sequence[str], slots: npt.NDArray[np.uint32], table: Table, hosts: Sequence[str]
+) -> list[ChannelInfo]:
+    """What the table knows of these channels."""
+    return [
+        ChannelInfo(name, _OUTCOMES[state], None if native == UNKNOWN_TYPE else native, count, Access(access), host)
+        for name, state, native, count, access, host in zip(
+            names,
+            table.state[slots].tolist(),
+            table.native_type[slots].tolist(),
+            table.native_count[slots].tolist(),
+            table.access[slots].tolist(),
+            hosts,
+            strict=True,
+        )
+    ]
 
 
 class PutResult:
