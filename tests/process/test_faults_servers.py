@@ -9,10 +9,10 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
 
 import numpy as np
 import pytest
+from support.background import Background
 from support.engines import MakeEngine, Seen
 from support.fakes import HEADER, FakeServer, created, silence, until_create
 from support.ioc import IOCFactory, Servers
@@ -36,31 +36,6 @@ def shards(engine: Engine, counter: str) -> int:
     total = sum(shard[counter] for shard in engine.stats()["shards"])
     assert isinstance(total, int)
     return total
-
-
-class Background:
-    """A call on a thread of its own."""
-
-    def __init__(self, function: Callable[..., Any], *args: Any, **options: Any):
-        self.result: Any = None
-        self.error: BaseException | None = None
-        self.took = 0.0
-        self._call = lambda: function(*args, **options)
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        begin = time.monotonic()
-        try:
-            self.result = self._call()
-        except BaseException as error:
-            self.error = error
-        self.took = time.monotonic() - begin
-
-    def join(self, timeout: float = 30.0) -> Background:
-        self._thread.join(timeout)
-        assert not self._thread.is_alive(), "it hangs"
-        return self
 
 
 # --- suspended, and back --------------------------------------------------------------------
