@@ -68,8 +68,10 @@ def test_a_killed_worker_is_replaced_and_everything_is_restored(ioc):
         mark = len(heard.of(link))
         heard.wait(lambda: len(heard.of(link, Kind.CONNECTED)) == 2 * len(slots), "channels connected again")
         heard.wait(
-            lambda: set(heard.of(link)[mark - len(lost) :]["slot"][heard.of(link)[mark - len(lost) :]["kind"] == 1])
-            >= set(slots.tolist()),
+            lambda: (
+                set(heard.of(link)[mark - len(lost) :]["slot"][heard.of(link)[mark - len(lost) :]["kind"] == 1])
+                >= set(slots.tolist())
+            ),
             "values after the restart",
         )
         assert read(link, slots[: len(names)]).numbers() == numbers
