@@ -54,6 +54,25 @@ def send_whole(socket: zmq.Socket[bytes], frames: Sequence[Buffer], flags: int =
         raise
 
 
+def check_descriptors(needed: int = 24) -> None:
+    """Look whether there are file descriptors enough: libzmq ends the whole process when it gets none.
+
+    Raises
+    ------
+    TransportError
+        There are not.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            for _ in range(needed):
+                stack.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            raise TransportError(
+                f"the sockets of the workers need about {needed} file descriptors: {error.strerror}; "
+                "close some files, or allow more with `ulimit -n`"
+            ) from error
+
+
 class RequestRefused(TransportError):
     """A request was not taken: its worker is not there, or does not read, or the client lacks the right."""
 
@@ -84,7 +103,7 @@ class Broker:
     Raises
     ------
     TransportError
-        No directory for the sockets could be made.
+        No directory for the sockets could be made, or no sockets.
     """
 
     def __init__(
@@ -93,6 +112,7 @@ class Broker:
         rights: dict[bytes, Right] | None = None,
         client_messages: int = CLIENT_MESSAGES,
     ):
+        check_descriptors()
         self.endpoints = Endpoints.create()
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.refused: Counter[str] = Counter()
@@ -102,7 +122,19 @@ class Broker:
         self._pid = os.getpid()
         self._sending = threading.Lock()
         self._stuck: dict[bytes, float] = {}
-        hwm = client_messages if remote else PIPE_MESSAGES
+        self._threads: list[threading.Thread] = []
+        try:
+            self._open(remote, client_messages if remote else PIPE_MESSAGES)
+        except zmq.ZMQError as error:
+            self.context.destroy(linger=0)
+            self.endpoints.remove()
+            raise TransportError(
+                f"the sockets of the workers cannot be opened in {self.endpoints.directory}: {error.strerror}"
+            ) from error
+        for thread in self._threads:
+            thread.start()
+
+    def _open(self, remote: bool, hwm: int) -> None:
         self._xsub = self._socket(zmq.XSUB, hwm)
         # Upstream go subscriptions, two for each client. One beyond the mark would be dropped, and nobody would know.
         self._xsub.sndhwm = 0
@@ -114,15 +146,13 @@ class Broker:
         self._workers = self._socket(zmq.ROUTER, REQUEST_MESSAGES)
         self._workers.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._workers.bind(self.endpoints.requests)
-        self._threads = [threading.Thread(target=self._carry, name="daqca-broker-data", daemon=True)]
+        self._threads.append(threading.Thread(target=self._carry, name="daqca-broker-data", daemon=True))
         if remote:
             self._xpub.bind(self.endpoints.client_data)
             self._clients = self._socket(zmq.ROUTER, REQUEST_MESSAGES)
             self._clients.bind(self.endpoints.client_requests)
             requests = threading.Thread(target=self._take_requests, name="daqca-broker-requests", daemon=True)
             self._threads.append(requests)
-        for thread in self._threads:
-            thread.start()
 
     def _socket(self, kind: int, hwm: int) -> zmq.Socket[bytes]:
         socket = self.context.socket(kind)

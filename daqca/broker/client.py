@@ -54,6 +54,11 @@ class BrokerClient:
         Messages since the start; those that were malformed were dropped.
     is_idle
         Whether the receive thread waits for messages.
+
+    Raises
+    ------
+    TransportError
+        No sockets can be opened.
     """
 
     def __init__(self, broker: Broker | Endpoints, client_id: bytes | None = None, messages: int = CLIENT_MESSAGES):
@@ -67,11 +72,21 @@ class BrokerClient:
         self._sending = threading.Lock()
         self._broker = broker if isinstance(broker, Broker) else None
         self._context: zmq.Context[zmq.Socket[bytes]] = broker.context if isinstance(broker, Broker) else zmq.Context()
+        self._dealer: zmq.Socket[bytes] | None = None
+        try:
+            self._open(broker, messages)
+        except zmq.ZMQError as error:
+            if self._broker is None:
+                self._context.destroy(linger=0)
+            raise TransportError(f"the sockets of a client cannot be opened: {error.strerror}") from error
+        self._thread = threading.Thread(target=self._run, name="daqca-receive", daemon=True)
+        self._thread.start()
+
+    def _open(self, broker: Broker | Endpoints, messages: int) -> None:
         self._sub = self._context.socket(zmq.SUB)
         self._sub.linger = 0
         self._sub.rcvhwm = PIPE_MESSAGES if self._broker else messages
         self._sub.sndhwm = 0  # for subscriptions: see Broker
-        self._dealer: zmq.Socket[bytes] | None = None
         if isinstance(broker, Broker):
             self._sub.connect(LOCAL_DATA)
         else:
@@ -84,8 +99,6 @@ class BrokerClient:
             self._dealer.connect(broker.client_requests)
         self._sub.subscribe(b"S")
         self._sub.subscribe(client_topic(self.id))
-        self._thread = threading.Thread(target=self._run, name="daqca-receive", daemon=True)
-        self._thread.start()
 
     def attach(self, stream: bytes, receiver: Receiver) -> None:
         """Give the messages of a stream to `receiver` from now on."""

@@ -44,7 +44,7 @@ class WorkerPool:
     ConfigurationError
         The environment makes no sense.
     TransportError
-        There is no place for the sockets.
+        There is no place for the sockets, or no file descriptor.
     WorkerError
         A worker does not start; the message has what it wrote.
     """
@@ -57,7 +57,11 @@ class WorkerPool:
         self._pid = os.getpid()
         self._closing = threading.Lock()
         self._broker = Broker()
-        self._client = BrokerClient(self._broker)
+        try:
+            self._client = BrokerClient(self._broker)
+        except BaseException:
+            self._broker.close()
+            raise
         self.links = [WorkerLink(number, self._client, deliver) for number in range(n)]
         self._supervisor = Supervisor(
             self.links, self._client, self._broker.endpoints.directory, settings, patience or Supervision()

@@ -270,6 +270,30 @@ def test_a_python_that_is_not_there_is_named(monkeypatch, ioc):
         WorkerPool(1, lambda link, batch: None)
 
 
+@pytest.mark.parametrize("spare", [0, 5, 20])
+def test_without_file_descriptors_it_says_so_and_leaves_nothing(spare, scratch):
+    script = f"""
+        import os, resource, threading
+        from daqca.errors import DaqcaError
+        from daqca.workers import WorkerPool, link, pool
+        used, (_, hard) = len(os.listdir("/proc/self/fd")), resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + {spare}, hard))
+        try:
+            WorkerPool(2, lambda link, batch: None)
+        except DaqcaError as error:
+            print(error)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1000, hard))
+        print(len(os.listdir("/proc/self/fd")) - used, threading.active_count())
+    """
+    before = sorted(os.listdir(scratch))
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    reason, left = done.stdout.splitlines()
+    assert "Too many open files" in reason
+    assert (left, done.stderr, done.returncode) == ("0 1", "", 0)
+    assert sorted(os.listdir(scratch)) == before
+
+
 def test_what_a_worker_logs_is_logged_here(make_ioc, point_at, caplog):
     """Two IOCs with one name: the worker's context warns, and the warning comes out of this process."""
     one = make_ioc('record(ao, "TWICE:a") {}')
