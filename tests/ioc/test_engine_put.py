@@ -270,8 +270,9 @@ def test_put_many_of_the_same_pv_keeps_the_order(putter: Engine):
         result = putter.put_many(["P:double", "P:double", "P:double"], ["1", 2.0, "3"], wait=True, timeout=20)
         assert result.outcome.tolist() == [1, 1, 1]
         assert putter.get("P:double").value == 3.0
-        putter.put_many(["P:double", "P:double"], [5.0, "4"], timeout=20)
-        assert putter.get("P:double").value == 4.0
+        for values in ([5.0, "4"], ["5", 4.0]):
+            putter.put_many(["P:double", "P:double"], values, timeout=20)
+            assert putter.get("P:double").value == 4.0
 
 
 def test_put_many_of_nothing_and_of_uneven_lists(putter: Engine):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from support.background import Background
 from support.engines import MakeEngine, Seen
-from support.fakes import HEADER, FakeServer, created, silence, until_create
+from support.fakes import CREATE_CHAN, EVENT_ADD, HEADER, FakeServer, created, messages, silence, until_create
 from support.ioc import IOCFactory, Servers
 from support.recording import eventually
 
@@ -270,6 +271,41 @@ def test_ten_iocs_at_once(make_ioc: IOCFactory, point_at: PointAt, make_engine: 
         assert lost == {slot for slot in range(500) if slot // 50 % 2 == 0}
         snap = engine.snapshot(names, timeout=0.5)
         assert (snap.outcome == np.where(np.arange(500) // 50 % 2, Outcome.OK, Outcome.DISCONNECTED)).all()
+
+
+def test_a_value_from_before_the_connection_is_lost_never_passes_for_a_present_one(
+    point_at: PointAt, make_engine: MakeEngine, servers: Servers
+):
+    """A server that comes back, and is connected, but does not send the first value of the subscription."""
+    hang_up = threading.Event()
+
+    def talk(connection: socket.socket) -> None:
+        data = b""
+        while more := connection.recv(65536):
+            data += more
+            for command, data_type, count, p1, p2, payload in messages(data):
+                if command == CREATE_CHAN:
+                    connection.sendall(created(p1))
+                elif command == EVENT_ADD and not hang_up.is_set():
+                    value = struct.pack(">hhII4xd", 0, 0, 1000, 0, 7.5)
+                    connection.sendall(HEADER.pack(EVENT_ADD, len(value), data_type, count, 1, p2) + value)
+                    assert hang_up.wait(20)
+                    return
+                data = data[HEADER.size + len(payload) :]
+
+    with FakeServer("BACK:AGAIN", talk, servers.ports()) as fake:
+        point_at(fake)
+        engine = make_engine()
+        seen = Seen()
+        with engine.subscribe(["BACK:AGAIN"], seen):
+            seen.wait(lambda: seen.values() == [7.5], "the value")
+            assert engine.snapshot(["BACK:AGAIN"], fresh=False).values == [7.5]
+            hang_up.set()
+            seen.wait_kind(Kind.CONNECTED, 2)
+            kinds = [event.kind for event, _ in seen.rows]
+            assert kinds == [Kind.CONNECTED, Kind.UPDATE, Kind.DISCONNECTED, Kind.CONNECTED]
+            snap = engine.snapshot(["BACK:AGAIN"], timeout=0.2, fresh=False)
+            assert (snap.outcome.tolist(), snap.values) == ([Outcome.TIMEOUT], [None])
 
 
 # --- servers that are none ------------------------------------------------------------------

@@ -15,7 +15,7 @@ from types import TracebackType
 from daqca.sim.ports import LOOPBACK, Ports
 
 HEADER = struct.Struct(">HHHHII")
-VERSION, SEARCH, CREATE_CHAN = 0, 6, 18
+VERSION, EVENT_ADD, SEARCH, CREATE_CHAN = 0, 1, 6, 18
 
 Talk = Callable[[socket.socket], None]
 
