@@ -119,6 +119,18 @@ def test_what_is_put_is_read_back(putter: Engine):
         assert same(putter.snapshot([name])[name].value, expected), (name, value)
 
 
+def test_chars_above_127_in_one_and_in_many_answers(putter: Engine):
+    """An IOC makes a negative double of some, which is put right in answers decoded one by one and in columns."""
+    for ending, value in (("char", -1), ("char", 200), ("uchar", 200), ("uchar", 255)):
+        putter.put(f"P:{ending}", value, timeout=20)
+        expected = value % 256
+        assert putter.get(f"P:{ending}").value == expected
+        assert putter.snapshot([f"P:{ending}"] * 50).values == [expected] * 50
+        seen = Seen()
+        with putter.subscribe([f"P:{ending}"], seen):
+            assert seen.wait_kind(Kind.UPDATE)[0].value == expected
+
+
 def test_what_is_put_is_what_pyepics_reads(putter: Engine):
     last = {f"P:{ending}": expected for ending, value, expected in PUTS if ending != "bytes" and len(str(value)) < 1000}
     for ending, value, _ in PUTS:
