@@ -82,6 +82,10 @@ def test_a_client_that_does_not_read_loses_counted_and_catches_up(ioc_of_arrays,
         heard.hold = None
         holding.set()
         assert asked.wait(PATIENCE)
+        # An answer also tells how far the stream has come: what was published before it, came or is known to be lost.
+        for _ in range(10):
+            told = link.stats()
+            assert told["published_events"] <= told["received_events"] + told["lost"]
         wait_until(lambda: link.stats()["gaps"] > 0, "the gap is seen")
         wait_until(lambda: not link._wants_resync, "all is told again")
         wait_until(lambda: adds_up(link.stats()), "every event accounted for")
