@@ -250,8 +250,8 @@ def run(case: Case, seconds: float, folder: str) -> dict[str, Any]:
         events += sum(map(len, burst))
         index = (index + len(burst)) % len(batches)
     running = recorder.stats
-    stats = recorder.stop()
     ended.set()
+    stats = recorder.stop()
     wall = time.perf_counter() - begin
     result = {
         "case": case.name,

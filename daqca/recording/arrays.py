@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
-import h5py
 import numpy as np
+from h5py import h5s
 
 from daqca.events import ELEMENT
 from daqca.recording import layout
@@ -39,9 +39,34 @@ are not more than 512 of those."""
 
 SHARED = -1
 
+PENDING_BYTES = 8 << 20
+"""Frames of so many bytes together are written at once."""
+
+Buffer = bytes | memoryview
+
+
+class FrameChunks(Chunks):
+    """Chunks of one row each, written from where they lie, as they are."""
+
+    __slots__ = ()
+
+    def write_rows(self, base: int, rows: Sequence[Buffer]) -> tuple[int, OSError | None]:
+        """Write rows from row `base` on; returns how many were written, and why no more were."""
+        self._dataset.set_extent((base + len(rows), *self.tail))
+        for done, row in enumerate(rows):
+            try:
+                self._dataset.write_direct_chunk((base + done, *self._offset), row)
+            except OSError as error:
+                return done, error
+        return len(rows), None
+
 
 class PipelineChunks(Chunks):
-    """Chunks of one row that HDF5 compresses itself, by a filter of hdf5plugin."""
+    """Chunks of one row each that HDF5 compresses itself, by a filter of hdf5plugin.
+
+    Several rows are copied together and handed over in one call: HDF5 lets go of the GIL for it, and a busy
+    program gives that back only after 5 ms.
+    """
 
     __slots__ = ("_dtype",)
 
@@ -49,14 +74,15 @@ class PipelineChunks(Chunks):
         super().__init__(1, dtype, tail, False)
         self._dtype = dtype
 
-    def write(self, base: int, data: Any, valid: int, final: bool) -> int:
-        """Write one row; the number of bytes is that before compression."""
-        self._dataset.set_extent((base + 1, *self.tail))
-        array = np.frombuffer(data, self._dtype).reshape(1, *self.tail)
+    def write_rows(self, base: int, rows: Sequence[Buffer]) -> tuple[int, OSError | None]:
+        """As `FrameChunks.write_rows`, but all rows or none."""
+        data = rows[0] if len(rows) == 1 else b"".join(rows)
+        array = np.frombuffer(data, self._dtype).reshape(len(rows), *self.tail)
+        self._dataset.set_extent((base + len(rows), *self.tail))
         target = self._dataset.get_space()
         target.select_hyperslab((base, *self._offset), array.shape)
-        self._dataset.write(h5py.h5s.create_simple(array.shape), target, array)
-        return array.nbytes
+        self._dataset.write(h5s.create_simple(array.shape), target, array)
+        return len(rows), None
 
 
 class Segment:
@@ -93,31 +119,39 @@ class Segment:
         """HDF5's reference to its group; set when that is made."""
         per_chunk = max(1, CHUNK_BYTES // self.row_bytes)
         tail = tuple(int(n) for n in shape)
-        self.pipeline = pipeline and per_chunk == 1
-        self.chunks = PipelineChunks(self.dtype, tail) if self.pipeline else Chunks(per_chunk, self.dtype, tail, packed)
+        self.chunks: Chunks
+        if per_chunk > 1 or (packed and not pipeline):
+            self.chunks = Chunks(per_chunk, self.dtype, tail, packed)
+        elif pipeline:
+            self.chunks = PipelineChunks(self.dtype, tail)
+        else:
+            self.chunks = FrameChunks(1, self.dtype, tail, False)
         self.rows = 0
-        """Rows taken in."""
+        """Rows taken in, and not lost since."""
         self.committed = 0
-        """Rows handed to HDF5."""
+        """Rows handed to HDF5 or to the system."""
         self.bytes = 0
+        self._pending: list[Buffer] = []
         self._buffer: bytearray | None = None
         self._fill = 0
 
     def put(self, data: memoryview) -> int:
         """Store one array; the rest of its row is zero. Returns its row.
 
-        `data` is written from where it lies if it fills a chunk of one row.
+        An array with a chunk for itself is written from where it lies, at the next `write_pending`
+        at the latest.
 
         Raises
         ------
         OSError
-            It, or the chunk of small arrays that it completes, could not be written.
+            It, or others before it, could not be written.
         """
         row = self.rows
         if self.chunks.rows == 1:
-            whole = data if data.nbytes == self.row_bytes else bytes(data).ljust(self.row_bytes, b"\0")
-            self.bytes += self.chunks.write(row, whole, 1, True)
-            self.rows = self.committed = row + 1
+            self._pending.append(data if data.nbytes == self.row_bytes else bytes(data).ljust(self.row_bytes, b"\0"))
+            self.rows = row + 1
+            if len(self._pending) * self.row_bytes >= PENDING_BYTES:
+                self.write_pending()
             return row
         if self._buffer is None:
             self._buffer = bytearray(self.row_bytes * self.chunks.rows)
@@ -132,9 +166,37 @@ class Segment:
             self._fill = 0
         return row
 
+    def write_pending(self) -> None:
+        """Write the arrays that still lie where they were received.
+
+        Raises
+        ------
+        OSError
+            Not all of them could be written; `rows` then says how many there are.
+        """
+        if not self._pending:
+            return
+        pending, self._pending = self._pending, []
+        try:
+            while pending:
+                if isinstance(self.chunks, (FrameChunks, PipelineChunks)):
+                    done, error = self.chunks.write_rows(self.committed, pending)
+                    self.bytes += done * self.row_bytes
+                else:
+                    self.bytes += self.chunks.write(self.committed, pending[0], 1, True)
+                    done, error = 1, None
+                self.committed += done
+                if error is not None:
+                    raise error
+                del pending[:done]
+        finally:
+            self.rows = self.committed
+
     def flush(self, final: bool = False) -> None:
         """Write the rows that are only in memory; `final` if no more will come."""
-        if self._fill and self.committed < self.rows:
+        if self._pending:
+            self.write_pending()
+        elif self._fill and self.committed < self.rows:
             self._write(final)
 
     def _write(self, final: bool) -> None:

@@ -116,11 +116,26 @@ def tally(file: h5py.File, size: int, step: Step = lambda rows: None) -> Tally:
 
 
 def shorten(file: h5py.File) -> None:
-    """Let all columns of a table end at the last row that is in every one of them."""
-    for name, rows in table_rows(file).items():
+    """Let the columns of a table end at the last row that is in all of them, and arrays at the last that has a row."""
+    counted = table_rows(file)
+    for name, rows in counted.items():
         for column in file[f"{layout.ENTRY}/{name}"].values():
             if column.shape[0] > rows:
                 column.resize((rows,))
+    arrays = segments(file)
+    ends = np.zeros(len(arrays) + 1, np.uint64)
+    table = file[layout.FRAMES.path]
+    for block in blocks(counted[layout.FRAMES.name]):
+        numbers = np.minimum(table["segment"][block], len(arrays))
+        np.maximum.at(ends, numbers, table["row"][block] + np.uint64(1))
+    for number, data in enumerate(arrays):
+        if data.shape[0] > ends[number]:
+            data.resize(int(ends[number]), axis=0)
+
+
+def beauty_bytes(frames: int) -> int:
+    """What `beautify` may add to a file with so many rows of arrays."""
+    return 8 * frames + OVERVIEW_PVS * (16 * OVERVIEW_POINTS + (1 << 14)) + (1 << 18)
 
 
 def beautify(file: h5py.File, result: Tally) -> None:

@@ -17,7 +17,7 @@ from daqca.events import Batch, Kind, pick
 OVERHEAD = 256
 """Bytes counted for a batch beside its records and its block."""
 
-WAKE_BYTES = 4 << 20
+WAKE_BYTES = 16 << 20
 
 RESERVE = 1 << 20
 """Room kept for connection changes and losses when updates do not fit any more."""

@@ -28,7 +28,7 @@ class Options:
     compression: str | None = "deflate"
     frame_compression: str | None = None
     flush_interval: float = 1.0
-    max_queue_bytes: int = 256 << 20
+    max_queue_bytes: int = 512 << 20
     metadata: Mapping[str, Any] = field(default_factory=dict)
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
 

@@ -71,7 +71,7 @@ class Recorder:
         compression: str | None = "deflate",
         frame_compression: str | None = None,
         flush_interval: float = 1.0,
-        max_queue_bytes: int = 256 << 20,
+        max_queue_bytes: int = 512 << 20,
         metadata: Mapping[str, Any] | None = None,
         shapes: Mapping[str, Sequence[int]] | None = None,
     ):

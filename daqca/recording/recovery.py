@@ -14,6 +14,7 @@ import numpy as np
 from daqca.errors import RecordingError
 from daqca.recording import finish, layout, superblock
 from daqca.recording.reader import RecordingFile
+from daqca.recording.space import require_space
 from daqca.recording.store import open_for_writing, reason
 
 QUIET = 5.0
@@ -41,7 +42,7 @@ def recover(path: str | os.PathLike[str], force: bool = False) -> finish.Tally:
     Raises
     ------
     RecordingError
-        It is no recording, is still being written, or is damaged beyond this.
+        It is no recording, is still being written, is damaged beyond this, or the disk is full.
     """
     path = os.fspath(path)
     try:
@@ -51,7 +52,7 @@ def recover(path: str | os.PathLike[str], force: bool = False) -> finish.Tally:
         with open_for_writing(path) as file:
             if "daqca_layout" not in file.attrs:
                 raise RecordingError(f"{path} is an HDF5 file, but not a recording")
-            return _repair(file)
+            return _repair(file, path)
     except RecordingError:
         raise
     except (OSError, RuntimeError, KeyError) as error:
@@ -72,11 +73,12 @@ def _require_quiet(path: str) -> None:
             raise RecordingError(f"cannot recover {path}: it is being written")
 
 
-def _repair(file: h5py.File) -> finish.Tally:
+def _repair(file: h5py.File, path: str) -> finish.Tally:
     names = finish.read_names(file)
     found = finish.tally(file, len(names))
     if bool(file.attrs["complete"]):
         return found
+    require_space(path, finish.beauty_bytes(found.rows[layout.FRAMES.name]))
     finish.shorten(file)
     pvs, state = file[layout.PVS], file[layout.STATE]
     # What was flushed of the index may be older or newer than the rows: never claim more than is there.

@@ -228,19 +228,23 @@ class Sorter:
     def _arrays(self, chosen: Records, data: Sequence[memoryview]) -> None:
         keys = list(zip(chosen["slot"].tolist(), chosen["dbr_type"].tolist(), chosen["count"].tolist(), strict=True))
         self._plan(keys)
-        segments, rows = [NO_SEGMENT] * len(keys), [0] * len(keys)
+        used = [self._segments[key] if key[2] else None for key in keys]
+        rows = [0] * len(keys)
         done = 0
         try:
-            for done, (key, piece) in enumerate(zip(keys, data, strict=True)):
-                if key[2]:
-                    segment = self._segments[key]
+            for segment, piece in zip(used, data, strict=True):
+                if segment is not None:
                     if not segment.chunks.is_attached:
                         self._store.opened(segment)
                     rows[done] = segment.put(piece)
-                    segments[done] = segment.number
-            done = len(keys)
+                done += 1
+            for segment in set(used):
+                if segment is not None:
+                    segment.write_pending()
         finally:
-            table = chosen[:done]
+            # After an error: what is in the file, or on its way there.
+            kept = [i for i, s in enumerate(used[:done]) if s is None or rows[i] < s.rows]
+            table = chosen if len(kept) == len(chosen) else pick(chosen, np.array(kept, np.int64))
             self._store.frames.append(
                 (
                     table["slot"],
@@ -248,8 +252,8 @@ class Sorter:
                     table["status"],
                     table["severity"],
                     table["count"],
-                    np.array(segments[:done], np.uint32),
-                    np.array(rows[:done], np.uint64),
+                    np.array([NO_SEGMENT if (s := used[i]) is None else s.number for i in kept], np.uint32),
+                    np.array([rows[i] for i in kept], np.uint64),
                 )
             )
 

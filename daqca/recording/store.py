@@ -9,7 +9,6 @@ import contextlib
 import errno
 import logging
 import os
-import resource
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -21,15 +20,12 @@ from h5py import h5f, h5i
 
 from daqca.errors import RecordingError
 from daqca.recording import layout
-from daqca.recording.arrays import SHARED, Planner, Segment
+from daqca.recording.arrays import SHARED, PipelineChunks, Planner, Segment
 from daqca.recording.blank import Places, deflate_options, fill
 from daqca.recording.columns import Chunks, Table
 from daqca.recording.ledger import Ledger
 from daqca.recording.options import Options
-
-MARGIN = 2 << 20
-"""Bytes of the disk that are left free, so that a full disk still lets us close the file well."""
-
+from daqca.recording.space import require_space
 
 _log = logging.getLogger(__name__)
 
@@ -179,7 +175,7 @@ class Store:
             group = self._file.create_group(f"{layout.ARRAYS}/{link}")
         group.attrs.update(NX_class="NXdata", signal="data", title=name, link=link)
         filters: dict[str, Any] = deflate_options(segment.dtype.itemsize) if segment.chunks.packed else {}
-        if segment.pipeline:
+        if isinstance(segment.chunks, PipelineChunks):
             import hdf5plugin  # its filters register with HDF5 when it is imported
 
             filters = dict(hdf5plugin.Bitshuffle(cname="lz4"))
@@ -220,19 +216,8 @@ class Store:
     # While recording
 
     def require_space(self, size: int) -> None:
-        """Make sure that `size` bytes can be written, before HDF5 finds out half way.
-
-        Raises
-        ------
-        OSError
-            The disk has not so much left (ENOSPC), or the file may not grow so much (EFBIG: ``ulimit -f``).
-        """
-        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-        if limit != resource.RLIM_INFINITY and os.fstat(self._fd).st_size + size + MARGIN > limit:
-            raise OSError(errno.EFBIG, f"the file may not grow beyond {limit} bytes (ulimit -f)")
-        disk = os.fstatvfs(self._fd)
-        if disk.f_blocks and disk.f_bavail * disk.f_frsize < size + MARGIN:
-            raise OSError(errno.ENOSPC, f"the disk is full: {disk.f_bavail * disk.f_frsize >> 10} KiB are left")
+        """Make sure that `size` bytes can be written: see `daqca.recording.space`."""
+        require_space(self._fd, size)
 
     def flush(self, final: bool = False) -> None:
         """Bring all that was taken in to the file; `final` if no more will come."""

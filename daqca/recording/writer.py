@@ -28,7 +28,7 @@ from daqca.recording.store import Store, open_for_writing, reason
 PAUSE = 0.05
 """Seconds the writer sleeps when there is little to do: many events at once cost less each."""
 
-PASS_BYTES = 16 << 20
+PASS_BYTES = 64 << 20
 """Bytes sorted at a time."""
 
 SETTLE = 0.25
@@ -253,8 +253,13 @@ class Writer(threading.Thread):
         store.put_fixed("totals", self._totals_row())
         store.put_fixed("error", np.array([layout.text(self.error)]))
         if not self.error:
+            frames = self._found.rows[layout.FRAMES.name]
             with open_for_writing(path) as file:
-                finish.beautify(file, self._found)
+                try:
+                    store.require_space(finish.beauty_bytes(frames))
+                    finish.beautify(file, self._found)
+                except OSError as error:
+                    _log.warning("%s has no overview: %s", self.path, reason(error))
                 file.flush()
                 finish.set_end(file, self.end_time, self.totals(), complete=True)
             self.complete = True

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -102,6 +104,7 @@ def test_a_killed_recorder_loses_one_flush_interval_at_most(tmp_path: Path) -> N
     with h5py.File(path) as plain:
         assert plain["entry/scalars/value"].shape == (rows,)
         assert plain["entry/arrays/cam/data"][3, 0] == 3
+        assert plain["entry/arrays/cam/data"].shape[0] == plain["entry/arrays/cam/time"].shape[0] == len(frames)
         assert plain["entry/end_time"].asstr()[()]
         assert not plain.attrs["complete"]
         assert plain.attrs["written"] == rows + len(frames)
@@ -243,7 +246,7 @@ def fill(recorder: Recorder, batches: int = 400) -> int:
     return sent
 
 
-def check_full(path: Path, recorder: Recorder, sent: int, word: str) -> None:
+def check_full(path: Path, recorder: Recorder, sent: int, word: str, elsewhere: Path) -> None:
     """The error is told, everything is counted, and all that was written is read."""
     with pytest.raises(RecordingError, match=word):
         recorder.stop(timeout=20)
@@ -268,6 +271,14 @@ def check_full(path: Path, recorder: Recorder, sent: int, word: str) -> None:
                 assert frames[i].tolist() == frame.tolist()
     with h5py.File(path) as plain:  # and by any other program
         assert plain["entry/scalars/value"].shape[0] >= len(values)
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    copy = Path(shutil.copy(path, elsewhere))
+    assert int(recover(copy).written.sum()) == stats.written
+    with h5py.File(copy) as plain:
+        assert plain["entry/scalars/value"].shape[0] == len(values)
+        assert plain["entry/arrays/cam/data"].shape[0] == len(frames)
+        assert plain.attrs["dropped"] == stats.dropped
     assert f"ended early: {stats.error}" in str(stats)
 
 
@@ -279,12 +290,14 @@ def test_a_full_disk_ends_the_recording_and_loses_nothing_written(
     with small_disk(tmp_path / "disk", size) as folder:
         recorder = Recorder(folder / "run.h5", ["a", "cam"], flush_interval=0.05).start()
         if margin is not None:  # let HDF5 itself run into the end of the disk
-            monkeypatch.setattr("daqca.recording.store.MARGIN", -(1 << 40))
+            monkeypatch.setattr("daqca.recording.space.MARGIN", -(1 << 40))
         sent = fill(recorder)
-        check_full(folder / "run.h5", recorder, sent, "ENOSPC")
-        monkeypatch.setattr("daqca.recording.store.MARGIN", 8 << 20)
+        check_full(folder / "run.h5", recorder, sent, "ENOSPC", tmp_path)
+        monkeypatch.setattr("daqca.recording.space.MARGIN", 8 << 20)
         with pytest.raises(RecordingError, match="ENOSPC"):
             Recorder(folder / "more.h5", ["a"]).start()
+        with pytest.raises(RecordingError, match=r"cannot recover .*ENOSPC"):
+            recover(folder / "run.h5", force=True)
         assert sorted(os.listdir(folder)) == ["run.h5"]
 
 
@@ -296,13 +309,13 @@ from process import test_recording_faults as test
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 limit = int(sys.argv[3])
 if sys.argv[4] == "unguarded":
-    from daqca.recording import store
-    store.MARGIN = -(1 << 40)
+    from daqca.recording import space
+    space.MARGIN = -(1 << 40)
 path = Path(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 recorder = test.Recorder(path, ["a", "cam"], flush_interval=0.05).start()
 sent = test.fill(recorder)
-test.check_full(path, recorder, sent, "EFBIG")
+test.check_full(path, recorder, sent, "EFBIG", path.with_name("copy.h5"))
 print("fine")
 """
 
