@@ -82,16 +82,17 @@ def repeater(servers: Servers, session_ports: Ports) -> RepeaterProcess:
     return repeater.start()
 
 
-@pytest.fixture(scope="session")
-def ioc(servers: Servers, session_ports: Ports, repeater: RepeaterProcess) -> SimIOC:
-    """A simulated IOC for the whole session, with records of every type; the environment leads to it.
+@pytest.fixture(scope="module")
+def ioc(servers: Servers, session_ports: Ports, repeater: RepeaterProcess) -> Iterator[SimIOC]:
+    """A simulated IOC for the tests of one module, with records of every type; the environment leads to it.
 
     Its values are those that ``daqca.sim.SimDatabase`` documents. A test that
-    stops it, or that puts to it what others would notice, takes ``make_ioc``.
+    stops it, or that puts to it what others of its module would notice, takes ``make_ioc``.
     """
     ioc = SimIOC(random_prefix(), scalars=400, changing=30, rate_hz=20, ports=session_ports)
     servers.add(ioc)
-    return ioc.start()
+    yield ioc.start()
+    servers.remove(ioc)
 
 
 @pytest.fixture
