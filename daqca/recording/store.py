@@ -68,7 +68,6 @@ class Store:
         self.reopened = 0
         """How often the file had to be opened again for new datasets."""
         self.flushes = 0
-        self.other_bytes = 0
         self._taken: set[str] = set()
         self._places: Places = {}
         self.began = float("inf")
@@ -88,7 +87,7 @@ class Store:
     @property
     def bytes_written(self) -> int:
         """Bytes of data handed to HDF5."""
-        return sum(t.bytes for t in self.tables) + sum(s.bytes for s in self.planner.segments) + self.other_bytes
+        return sum(t.bytes for t in self.tables) + sum(s.bytes for s in self.planner.segments)
 
     # Making the file
 
