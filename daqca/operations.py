@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from daqca.events import Batch, Records, pick
 
+_NO_BLOCK = Batch()
+
 
 class Waiter:
     """Something that one thread waits for and another completes."""
@@ -61,6 +63,44 @@ class Operation(Waiter):
     def accept_row(self, place: int, row: tuple[Any, ...], batch: Batch) -> None:
         """One answer came, as a row in the order of `daqca.events.Event`."""
         raise NotImplementedError
+
+    def answer(self, row: tuple[Any, ...]) -> None:
+        """The only request was answered, with a row that has nothing in a block; nobody else knows of it."""
+        self.accept_row(0, row, _NO_BLOCK)
+        self.left = 0
+        self.complete()
+
+
+class One(Operation):
+    """One answer, kept as the row that came.
+
+    Attributes
+    ----------
+    row, batch
+        The answer and the batch it came in, whose block has what of it is not a number. None before.
+    """
+
+    __slots__ = ("batch", "row")
+
+    def __init__(self) -> None:
+        # What the classes above do, without three calls.
+        self.done = False
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self.n = self.left = 1
+        self.first = 0
+        self.row: tuple[Any, ...] | None = None
+        self.batch: Batch | None = None
+
+    def accept_row(self, place: int, row: tuple[Any, ...], batch: Batch) -> None:
+        """See `Operation.accept_row`."""
+        self.row = row
+        self.batch = batch
+
+    def accept(self, places: npt.NDArray[np.int64], records: Records, batch: Batch) -> None:
+        """See `Operation.accept`."""
+        self.batch = Batch(records, batch.block)
+        self.row = tuple(next(iter(self.batch)))
 
 
 class Operations:

@@ -1,5 +1,6 @@
 /* Reads of many PVs and of one, by libca: read cold|warm|get NAMES [plain|callback].
- * cold: search, connect and read in a fresh client. warm: read again, once for each line of input.
+ * cold: search, connect and read in a fresh client. warm: read again and again without a pause, for as many
+ * seconds as each line of input says.
  * get: single gets of the first PV, as many as each line of input says. Callbacks are the faster way for
  * many PVs; `plain` is the usual way of scripts in C: no callbacks, one ca_pend_io for all. */
 #include <epicsEvent.h>
@@ -122,11 +123,21 @@ int main(int argc, char **argv) {
     } else if (strcmp(argv[1], "warm") == 0) {
         chid *channels = connect_and_read();
         puts("{\"ready\": true}");
-        while (fflush(stdout), next_command()) {
-            double start = now();
-            if (plain) read_all_pend(channels);
-            else read_all(channels);
-            report(now() - start);
+        char line[64];
+        while (fflush(stdout), fgets(line, sizeof line, stdin) && strcmp(line, "stop\n") != 0) {
+            double enough = atof(line), spent = 0;
+            int right = count;
+            printf("{\"times\": [");
+            for (int i = 0; i == 0 || (i < 20 && spent < enough); i++) {
+                double start = now();
+                if (plain) read_all_pend(channels);
+                else read_all(channels);
+                double seconds = now() - start;
+                printf("%s%.9f", i ? "," : "", seconds);
+                spent += seconds;
+                if (count_right() < right) right = count_right();
+            }
+            printf("], \"right\": %d, \"n\": %d}\n", right, count);
         }
     } else {
         single_gets(argc > 3 && strcmp(argv[3], "callback") == 0);

@@ -97,24 +97,26 @@ def judge(adapter: Adapter, values: Sequence[float], expected: Sequence[float]) 
     return {"right": right, "n": len(expected), "time_and_alarm": stamps is not None}
 
 
-def read_once(adapter: Adapter, expected: Sequence[float]) -> None:
+def cold(adapter: Adapter, expected: Sequence[float]) -> None:
+    """Search, connect and read, in a client that knows nothing yet."""
     start = time.perf_counter()
     values = adapter.read()
     say(seconds=time.perf_counter() - start, **judge(adapter, values, expected))
 
 
-def cold(adapter: Adapter, expected: Sequence[float]) -> None:
-    """Search, connect and read, in a client that knows nothing yet."""
-    read_once(adapter, expected)
-
-
 def warm(adapter: Adapter, expected: Sequence[float]) -> None:
-    """Read everything again, once for each command."""
+    """Read everything again and again, without a pause, for as many seconds as each command says."""
     adapter.read()
     adapter.read()
     say(ready=True)
-    for _ in commands(adapter):
-        read_once(adapter, expected)
+    for command in commands(adapter):
+        values, times, enough = [], [], float(command)
+        while not times or (len(times) < 20 and sum(times) < enough):
+            start = time.perf_counter()
+            values.append(adapter.read())
+            times.append(time.perf_counter() - start)
+        judged = [judge(adapter, each, expected) for each in values]
+        say(times=times, **min(judged, key=lambda each: each["right"]))
 
 
 def get(adapter: Adapter, expected: Sequence[float]) -> None:

@@ -71,6 +71,7 @@ class Circuit(Replies):
         self.received = 0
         self._stream = Stream(self.name, self)
         self.get_buffer = self._stream.get_buffer
+        self.is_between_messages = self._stream.is_between_messages
         self._is_unresponsive = False
         if greeting:
             self.queue(greeting)
@@ -84,12 +85,16 @@ class Circuit(Replies):
             The bytes are not Channel Access. The circuit is then to be closed; events that were
             decoded before are in `builder`.
         """
-        self.received += n
-        self.last_heard = now
-        self.echo_sent = None
+        self.heard(n, now)
         if self._is_unresponsive:
             self._responsive(builder)
         self._stream.received(n, builder)
+
+    def heard(self, n: int, now: float) -> None:
+        """`n` bytes came that the receiver decoded itself."""
+        self.received += n
+        self.last_heard = now
+        self.echo_sent = None
 
     # --- the connection -------------------------------------------------------------------------
 

@@ -5,7 +5,9 @@ Sockets and threads are in `loop`; what is asked for becomes messages in `shard`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from struct import Struct
 from typing import Any
 
 import numpy as np
@@ -13,16 +15,29 @@ import numpy.typing as npt
 
 from daqca.ca.channels import NO_CIRCUIT, Slots, State
 from daqca.ca.circuit import Circuit
-from daqca.ca.loop import Loop
+from daqca.ca.leading import Leading
+from daqca.ca.protocol import Command
 from daqca.ca.shard import Register
-from daqca.events import Kind
+from daqca.events import EPICS_EPOCH_NS, Kind
 from daqca.link import AUTO
+from daqca.operations import Waiter
 
+_READ_NOTIFY, _WRITE_NOTIFY = int(Command.READ_NOTIFY), int(Command.WRITE_NOTIFY)
+_KIND_READ, _KIND_WRITTEN = int(Kind.READ), int(Kind.WRITTEN)
+_CHAR, _TIME_DOUBLE = 4, 20
+Row = tuple[Any, ...]
+_CONFIRMED = Struct(">HHHHII")
+"""The answer to a put."""
+NUMBERS = {
+    **{1 + i: Struct(f">HHHHII{code}") for i, code in enumerate(("h6x", "f4x", "H6x", "B7x", "i4x", "d"))},
+    _TIME_DOUBLE: Struct(">HHHHIIhhII4xd"),
+}
+"""The answers that are one number: of the plain types SHORT to DOUBLE, and of TIME_DOUBLE."""
 ADD_PART = 4096
 """So many names are searched before the messages of the next are made."""
 
 
-class Context(Loop):
+class Context(Leading):
     """One Channel Access client: a shard, its sockets and its I/O thread.
 
     Parameters
@@ -61,6 +76,41 @@ class Context(Loop):
             self._check_open()
             self.shard.read(slots, register, dbr_type, count, self._flush_all)
             self._pump()
+
+    def read_now(self, slot: int, register: Callable[[int], Waiter], timeout: float) -> Row | Waiter | None:
+        """Read one number of a connected channel, with time and alarm, and wait for it: see `Leading.exchange`.
+
+        Returns
+        -------
+        The answer as a row in the order of `daqca.events.Event`, or what `Leading.exchange` returns.
+        """
+        channels = self.shard.channels
+        native = channels.native_type.item(slot)
+        if channels.native_count.item(slot) != 1 or not native:
+            return None
+        answer = self.exchange(slot, _READ_NOTIFY, _TIME_DOUBLE, 1, b"", NUMBERS[_TIME_DOUBLE], register, timeout)
+        if type(answer) is not tuple:
+            return answer
+        _, _, _, _, _, id_, status, severity, seconds, nanoseconds, value = answer
+        if value < 0 and native == _CHAR:
+            value += 256.0  # see decode.unsigned_chars
+        timestamp = seconds * 1_000_000_000 + nanoseconds + EPICS_EPOCH_NS
+        return (slot, _KIND_READ, 6, status & 0xFF, severity & 0xFF, timestamp, value, 1, id_)
+
+    def write_now(
+        self,
+        slot: int,
+        dbr_type: int,
+        count: int,
+        payload: bytes,
+        register: Callable[[int], Waiter],
+        timeout: float,
+    ) -> Row | Waiter | None:
+        """Write one value and wait until the server confirms it: as `read_now`."""
+        answer = self.exchange(slot, _WRITE_NOTIFY, dbr_type, count, payload, _CONFIRMED, register, timeout)
+        if type(answer) is not tuple:
+            return answer
+        return (slot, _KIND_WRITTEN, 0, 0, 0, time.time_ns(), 0.0, 0, answer[5])
 
     def read_one(self, slot: int, register: Register) -> None:
         """See `Shard.read_one`; ``register(id)`` is called before the answer can come."""

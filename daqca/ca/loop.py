@@ -1,7 +1,7 @@
 """The sockets, the I/O thread and the lock of one CA client; what the bytes mean is decided in `shard`.
 
-What a program may ask for is in `context`. A thread that waits for an answer reads the socket itself when nobody
-else does (the leader); otherwise the I/O thread reads. Batches go to one function, under the lock, in order.
+What a program may ask for is in `context`, how a thread that waits reads the socket itself in `leading`. Batches go
+to one function, under the lock, in order.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 import weakref
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from daqca.ca.circuit import Circuit, CircuitState
 from daqca.ca.registration import Registration
@@ -25,7 +25,6 @@ from daqca.ca.shard import Address, Shard
 from daqca.ca.sockets import AGAIN, Link, udp_socket, user_name
 from daqca.errors import EngineClosedError, ProtocolError
 from daqca.events import Batch, Reason
-from daqca.operations import Waiter
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -73,75 +72,6 @@ class Loop:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    # --- leader and follower --------------------------------------------------------------------
-
-    def ask(self, slot: int, send: Callable[[], Any], waiter: Waiter, timeout: float) -> bool:
-        """Send a request for one channel and wait until `waiter` is done.
-
-        The calling thread reads the channel's circuit itself if nobody else does. It takes that role before
-        it sends: else the I/O thread would be woken by an answer that comes at once.
-
-        Parameters
-        ----------
-        send
-            Called once; sends the request.
-        timeout
-            In seconds.
-
-        Returns
-        -------
-        Whether it is done; False after `timeout` seconds.
-        """
-        link = self._links.get(int(self.shard.channels.circuit[slot]))
-        if link is None or link.circuit.state == CircuitState.CONNECTING:
-            send()
-            return waiter.wait(timeout)
-        deadline = time.monotonic() + timeout
-        try:
-            if not link.reader.acquire(blocking=False):
-                send()
-                return waiter.wait(timeout)
-            with self.lock:
-                self._listen(link, False)
-                send()
-            self._lead(link, waiter, deadline)
-        finally:
-            try:
-                self._stop_leading(link)
-            except BaseException:
-                self._stop_leading(link)  # a Ctrl-C came right here, and comes only once
-                raise
-        # The circuit may have been closed, or the answer may come on another one.
-        return waiter.done or waiter.wait(deadline - time.monotonic())
-
-    def _lead(self, link: Link, waiter: Waiter, deadline: float) -> None:
-        while not waiter.done and not self.is_closed and self._by_fd.get(link.fd) is link:
-            now = time.monotonic()
-            if now >= deadline:
-                return
-            link.receive_within(deadline - now)
-            if link.counts:
-                self._received(link)
-
-    def _stop_leading(self, link: Link) -> None:
-        """Leave the link to the I/O thread, or to the next leader, if this thread leads."""
-        if link.is_mine():
-            if link.counts:
-                self._received(link)
-            with self.lock:
-                self._listen(link, True)
-            # Last, and in one step: who leads next has the I/O thread not listen.
-            link.reader.release()
-        if link.closed:
-            link.close()
-
-    def _listen(self, link: Link, on: bool) -> None:
-        """Have the I/O thread listen to a link, or leave it to a leader."""
-        mask = link.mask | _IN if on else link.mask & ~_IN
-        if mask != link.mask and self._by_fd.get(link.fd) is link:
-            link.mask = mask
-            self._epoll.modify(link.fd, mask)
 
     # --- the I/O thread -------------------------------------------------------------------------
 

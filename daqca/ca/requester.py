@@ -49,6 +49,11 @@ class Requester:
             self.out.append(view)
             self._queued += len(view)
 
+    def queue_header(self, header: bytes) -> None:
+        """`queue` for a message that is a header alone."""
+        self.out.append(memoryview(header))
+        self._queued += protocol.HEADER_SIZE
+
     def _note_write(self, slots: Slots) -> None:
         """Values were queued that no server will confirm: while they are here, they can be lost with the circuit."""
         sent = self._queued - self.backlog()
@@ -99,8 +104,7 @@ class Requester:
         if count > 0xFFFF:
             self.queue(protocol.message(Command.READ_NOTIFY, b"", data_type, count, sid, id_))
             return
-        self.out.append(memoryview(protocol.pack_header(Command.READ_NOTIFY, 0, data_type, count, sid, id_)))
-        self._queued += protocol.HEADER_SIZE
+        self.queue_header(protocol.pack_header(Command.READ_NOTIFY, 0, data_type, count, sid, id_))
 
     def send_subscriptions(self, ids: npt.NDArray[np.integer]) -> None:
         """Send these subscriptions, whose channels are connected on this circuit."""

@@ -62,15 +62,30 @@ class Requests(Table):
         row = id_ & (self.capacity - 1)
         if self.kind[row]:
             id_ = self._make_room(1)
-            row = id_ & (self.capacity - 1)
         self._next = id_ + 1 if id_ < 0xFFFFFFFF else 1
+        self._fill(id_, slot, kind, circuit, dbr_type, count)
+        return id_
+
+    def take_id(self) -> int:
+        """An id for a request that is in no row, unless it is to be adopted later."""
+        id_ = self._next
+        self._next = id_ + 1 if id_ < 0xFFFFFFFF else 1
+        return id_
+
+    def adopt(self, id_: int, slot: int, kind: int, circuit: int, dbr_type: int, count: int) -> None:
+        """A request that was made with `take_id` is outstanding after all."""
+        while self.kind[id_ & (self.capacity - 1)]:
+            self._double(1)
+        self._fill(id_, slot, kind, circuit, dbr_type, count)
+
+    def _fill(self, id_: int, slot: int, kind: int, circuit: int, dbr_type: int, count: int) -> None:
+        row = id_ & (self.capacity - 1)
         self.id[row] = id_
         self.slot[row] = slot
         self.circuit[row] = circuit
         self.kind[row] = kind
         self.dbr_type[row] = dbr_type
         self.count[row] = count
-        return id_
 
     def add(self, slots: Slots, kind: int, dbr_type: int = AUTO, count: int = 0) -> U4:
         """One request for each slot, none on a circuit yet; returns their ids, consecutive."""

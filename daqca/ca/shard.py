@@ -25,7 +25,7 @@ from daqca.link import AUTO
 log = logging.getLogger("daqca.ca")
 
 Address = tuple[str, int]
-Register = Callable[[int], None]
+Register = Callable[[int], object]
 """Told the first of the request ids, before an answer to them can come."""
 Flush = Callable[[], None] | None
 READ_PART = 4096

@@ -16,6 +16,7 @@ import struct
 import threading
 
 from daqca.ca.circuit import Circuit
+from daqca.ca.patience import LOOKS, Patience
 from daqca.ca.settings import Settings
 
 log = logging.getLogger("daqca.ca")
@@ -43,6 +44,8 @@ class Link:
         What the epoll waits for.
     since
         When it began to connect.
+    patience
+        How its leaders wait.
     counts
         Bytes that were read into the circuit's buffer and not decoded yet; 0: the server closed.
     at_risk
@@ -54,7 +57,20 @@ class Link:
     bytes it took or gave goes straight into a list, by `map`, without such a step.
     """
 
-    __slots__ = ("_poll", "_sent", "at_risk", "circuit", "closed", "counts", "fd", "mask", "reader", "since", "sock")
+    __slots__ = (
+        "_poll",
+        "_sent",
+        "at_risk",
+        "circuit",
+        "closed",
+        "counts",
+        "fd",
+        "mask",
+        "patience",
+        "reader",
+        "since",
+        "sock",
+    )
 
     def __init__(self, circuit: Circuit, now: float):
         self.circuit = circuit
@@ -68,6 +84,7 @@ class Link:
         self.fd = self.sock.fileno()
         self.reader = threading.RLock()
         self.mask = select.EPOLLOUT
+        self.patience = Patience()
         self._poll = select.poll()
         self._poll.register(self.fd, select.POLLIN)
         self.since = now
@@ -124,6 +141,19 @@ class Link:
                 self.counts.append(0)
             return False
         return self.counts[-1] == len(buffer)
+
+    def receive_awake(self) -> bool:
+        """Look for something to read a few times without going to sleep; returns whether there was something."""
+        buffers, counts, receive = (self.circuit.get_buffer(),), self.counts, self.sock.recv_into
+        for _ in range(LOOKS):
+            try:
+                counts.extend(map(receive, buffers, _WHOLE, _FLAGS))
+            except BlockingIOError:
+                continue
+            except OSError:  # said again, and dealt with, by whoever reads next
+                return False
+            return True
+        return False
 
     def receive_within(self, timeout: float) -> None:
         """Wait for something to read, at most for a moment."""

@@ -81,6 +81,10 @@ class Stream:
         self._large_filled = 0
         self._large_header = (0, 0, 0, 0, 0)
 
+    def is_between_messages(self) -> bool:
+        """Whether nothing of a message was received whose rest is to come."""
+        return not self._end and self._large is None
+
     def get_buffer(self) -> memoryview:
         """Where the next bytes from the network are to be put."""
         if self._large is not None:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daqca.ca import eca
-from daqca.engine.reads import DISCONNECTED, NO_READ_ACCESS, NO_WRITE_ACCESS, One
+from daqca.engine.reads import DISCONNECTED, NO_READ_ACCESS, NO_WRITE_ACCESS
 from daqca.engine.sinks import Feeds, Subscription
 from daqca.engine.table import ChannelState, Table
 from daqca.engine.waits import ConnectWait
@@ -40,6 +40,7 @@ from daqca.events import (
     pick,
 )
 from daqca.link import Link
+from daqca.operations import One
 from daqca.reading import Reading, Value, data_value, number_value
 
 log = logging.getLogger("daqca.engine")

@@ -25,7 +25,7 @@ from daqca.engine.dispatcher import Dispatcher
 from daqca.engine.info import ChannelInfo, PutResult, channel_infos
 from daqca.engine.local import LocalLink
 from daqca.engine.puts import put_many, put_one
-from daqca.engine.reads import One, give_up
+from daqca.engine.reads import give_up
 from daqca.engine.sinks import CallbackSink, Sink, Subscription
 from daqca.engine.snapshots import Partial, Taking
 from daqca.engine.table import ChannelState, Table
@@ -33,6 +33,7 @@ from daqca.engine.waits import ConnectWait, Progress, wait_all
 from daqca.errors import EngineClosedError
 from daqca.events import Batch
 from daqca.link import Link
+from daqca.operations import One
 from daqca.reading import Reading
 from daqca.snapshot import Snapshot
 

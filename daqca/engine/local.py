@@ -44,8 +44,16 @@ class LocalLink:
 
     def read_one(self, slot: int, operation: Operation, timeout: float) -> None:
         """See `daqca.link.Link.read_one`; the waiting thread reads the circuit itself if nobody else does."""
-        register = self._register(operation)
-        self._context.ask(slot, lambda: self._context.read_one(slot, register), operation, timeout)
+
+        def register(id_: int) -> Operation:
+            self.operations.add(id_, operation)
+            return operation
+
+        answer = self._context.read_now(slot, register, timeout)
+        if type(answer) is tuple:
+            operation.answer(answer)
+        elif answer is None:
+            self._context.ask(slot, lambda: self._context.read_one(slot, register), operation, timeout)
 
     def write_one(
         self, slot: int, dbr_type: int, count: int, payload: bytes, operation: Operation | None, timeout: float = 0.0
@@ -54,11 +62,21 @@ class LocalLink:
         context = self._context
         if operation is None:
             context.write_one(slot, dbr_type, count, payload, None)
-        elif timeout <= 0:
-            context.write_one(slot, dbr_type, count, payload, self._register(operation))
-        else:
-            register = self._register(operation)
-            context.ask(slot, lambda: context.write_one(slot, dbr_type, count, payload, register), operation, timeout)
+            return
+        wanted = operation
+
+        def register(id_: int) -> Operation:
+            self.operations.add(id_, wanted)
+            return wanted
+
+        if timeout <= 0:
+            context.write_one(slot, dbr_type, count, payload, register)
+            return
+        answer = context.write_now(slot, dbr_type, count, payload, register, timeout)
+        if type(answer) is tuple:
+            wanted.answer(answer)
+        elif answer is None:
+            context.ask(slot, lambda: context.write_one(slot, dbr_type, count, payload, register), wanted, timeout)
 
     def write_doubles(self, slots: Slots, values: npt.NDArray[np.float64], operation: Operation | None) -> None:
         """See `daqca.link.Link.write_doubles`."""

@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from daqca.ca.conversion import encode_value, fits
 from daqca.engine.info import PutResult
-from daqca.engine.reads import NO_WRITE_ACCESS, UNANSWERED, Collect, Collected, One, give_up, read_outcome
+from daqca.engine.reads import NO_WRITE_ACCESS, UNANSWERED, Collect, Collected, give_up, read_outcome
 from daqca.engine.table import ChannelState
 from daqca.engine.waits import wait_all
 from daqca.errors import ConversionError
 from daqca.events import Access, Kind
+from daqca.operations import One
 from daqca.outcome import Outcome
 
 if TYPE_CHECKING:

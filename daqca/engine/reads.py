@@ -109,27 +109,6 @@ class Collect(Operation):
         self.collected.put(self.positions[place : place + 1], one, batch)
 
 
-class One(Operation):
-    """One answer, kept as the row that came."""
-
-    __slots__ = ("batch", "row")
-
-    def __init__(self) -> None:
-        super().__init__(1)
-        self.row: tuple[Any, ...] | None = None
-        self.batch: Batch | None = None
-
-    def accept_row(self, place: int, row: tuple[Any, ...], batch: Batch) -> None:
-        """See `Operation.accept_row`."""
-        self.row = row
-        self.batch = batch
-
-    def accept(self, places: npt.NDArray[np.int64], records: Records, batch: Batch) -> None:
-        """See `Operation.accept`."""
-        self.batch = Batch(records, batch.block)
-        self.row = tuple(next(iter(self.batch)))
-
-
 def give_up(link: Link, operation: Operation) -> None:
     """Forget an operation that was asked of a link and is not complete: no answer to it is waited for any more."""
     if not operation.done and operation.first:
