@@ -1,13 +1,16 @@
 """The errors of daqca: one tree, drawn here, and nothing else.
 
 DaqcaError
-├── ChannelError                  something about one PV: carries pvname, operation and ECA status
-│   ├── PVNotFoundError           (LookupError)      no server answered for the name
-│   ├── PVDisconnectedError       (ConnectionError)  the channel was connected and is not now
-│   ├── PVTimeoutError            (TimeoutError)     connected, but no answer in time
-│   ├── AccessRightsError         (PermissionError)  the server does not let us read or write
-│   ├── RefusedError              (RuntimeError)     the server answered with an ECA error
-│   └── ConversionError           (ValueError)       the value does not fit the PV's type
+├── ChannelAccessException        what `daqca.ca` raises, and the base of all that is about channels
+│   ├── CASeverityException       a status is not the expected one: carries the function's name and the message
+│   ├── ChannelAccessGetFailure   the server answered a get with an error: carries chid and ECA status
+│   └── ChannelError              something about one PV: carries pvname, operation and ECA status
+│       ├── PVNotFoundError       (LookupError)      no server answered for the name
+│       ├── PVDisconnectedError   (ConnectionError)  the channel was connected and is not now
+│       ├── PVTimeoutError        (TimeoutError)     connected, but no answer in time
+│       ├── AccessRightsError     (PermissionError)  the server does not let us read or write
+│       ├── RefusedError          (RuntimeError)     the server answered with an ECA error
+│       └── ConversionError       (ValueError)       the value does not fit the PV's type
 ├── ProtocolError                 (ValueError)       bytes that are not Channel Access
 ├── TransportError                (ValueError)       a message between processes that is malformed
 ├── ConfigurationError            (ValueError)       an environment variable or option makes no sense
@@ -38,7 +41,47 @@ def _rebuild(cls: type[DaqcaError], args: tuple[Any, ...], state: dict[str, Any]
     return error
 
 
-class ChannelError(DaqcaError):
+class ChannelAccessException(DaqcaError):
+    """Something went wrong in Channel Access (manual, chapter 4.4.2)."""
+
+
+class CASeverityException(ChannelAccessException):
+    """A function's status is not the one expected.
+
+    Parameters
+    ----------
+    fcn
+        The name of the function.
+    msg
+        What the status means.
+    """
+
+    def __init__(self, fcn: str, msg: str):
+        super().__init__(f"{fcn} returned '{msg}'")
+        self.fcn = fcn
+        self.msg = msg
+
+
+class ChannelAccessGetFailure(ChannelAccessException):
+    """A server answered a get with an error.
+
+    Parameters
+    ----------
+    message
+        What was wanted and what happened.
+    chid
+        The channel.
+    status
+        The ECA status the server gave.
+    """
+
+    def __init__(self, message: str, chid: Any, status: int):
+        super().__init__(message)
+        self.chid = chid
+        self.status = status
+
+
+class ChannelError(ChannelAccessException):
     """Something went wrong with one PV.
 
     Parameters

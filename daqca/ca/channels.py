@@ -291,6 +291,7 @@ class Subscriptions(Table):
     slot: U4
     mask: npt.NDArray[np.uint16]
     dbr_type: U1
+    count: U4
     kind: U1
     label: U4
     sent_on: npt.NDArray[np.uint16]
@@ -303,6 +304,7 @@ class Subscriptions(Table):
         "slot": (np.uint32, 0xFFFFFFFF),  # 0xFFFFFFFF: the id is free
         "mask": (np.uint16, 0),
         "dbr_type": (np.uint8, AUTO),
+        "count": (np.uint32, 0),
         "kind": (np.uint8, 0),
         "label": (np.uint32, 0),  # the token of its events
         "sent_on": (np.uint16, NO_CIRCUIT),  # the circuit whose server has it
@@ -323,7 +325,7 @@ class Subscriptions(Table):
     def __len__(self) -> int:
         return self._end - len(self._free) - self._resting
 
-    def add(self, slots: Slots, mask: int, dbr_type: int, kind: int, label: int | None = None) -> U4:
+    def add(self, slots: Slots, mask: int, dbr_type: int, kind: int, label: int | None = None, count: int = 0) -> U4:
         """One subscription for each slot; returns their ids, shape (n,)."""
         n = len(slots)
         reuse = self._free[:n] if len(self._free) - n > 1000 else []
@@ -337,6 +339,7 @@ class Subscriptions(Table):
         self.slot[ids] = slots
         self.mask[ids] = mask
         self.dbr_type[ids] = dbr_type
+        self.count[ids] = count
         self.kind[ids] = kind
         self.label[ids] = ids if label is None else label
         self.sent_on[ids] = NO_CIRCUIT

@@ -112,13 +112,23 @@ class Context(Leading):
             return answer
         return (slot, _KIND_WRITTEN, 0, 0, 0, time.time_ns(), 0.0, 0, answer[5])
 
-    def read_one(self, slot: int, register: Register) -> None:
-        """See `Shard.read_one`; ``register(id)`` is called before the answer can come."""
+    def read_one(self, slot: int, register: Register, dbr_type: int = AUTO, count: int = 0, send: bool = True) -> None:
+        """See `Shard.read_one`; ``register(id)`` is called before the answer can come.
+
+        Without `send` it goes out with what is sent next.
+        """
         with self.lock:
             self._check_open()
-            id_, circuit = self.shard.read_one(slot)
+            id_, circuit = self.shard.read_one(slot, dbr_type, count)
             register(id_)
-            self._send_on(circuit)
+            if send:
+                self._send_on(circuit)
+
+    def flush(self) -> None:
+        """Send all that waits to be sent."""
+        with self.lock:
+            self._check_open()
+            self._pump()
 
     def _send_on(self, circuit: Circuit | None) -> None:
         """Send what was just put on one circuit, without looking at the others."""
@@ -135,12 +145,18 @@ class Context(Leading):
             self.shard.cancel(first, n)
 
     def subscribe(
-        self, slots: Slots, mask: int, dbr_type: int = AUTO, kind: int = Kind.UPDATE, label: int | None = None
+        self,
+        slots: Slots,
+        mask: int,
+        dbr_type: int = AUTO,
+        kind: int = Kind.UPDATE,
+        label: int | None = None,
+        count: int = 0,
     ) -> npt.NDArray[np.uint32]:
         """See `Shard.subscribe`."""
         with self.lock:
             self._check_open()
-            ids = self.shard.subscribe(slots, mask, dbr_type, kind, label)
+            ids = self.shard.subscribe(slots, mask, dbr_type, kind, label, count)
             self._pump()
             return ids
 

@@ -20,6 +20,8 @@ from daqca.errors import ConversionError
 Encoded = tuple[DBRType, int, bytes]
 """DBR type, count, and payload without padding."""
 
+ENCODING = "utf-8"
+"""Of text that is written, unless another one is asked for."""
 FLOAT_MAX = float(np.finfo(np.float32).max)
 RANGES: dict[int, tuple[float, float]] = {
     DBRType.SHORT: (-(2**15), 2**15 - 1),
@@ -39,12 +41,13 @@ _INTEGERS = (DBRType.SHORT, DBRType.ENUM, DBRType.CHAR, DBRType.LONG)
 class _Target:
     """The PV that is put to: its type and size, and the words of an error about it."""
 
-    __slots__ = ("max_count", "pvname", "type")
+    __slots__ = ("encoding", "max_count", "pvname", "type")
 
-    def __init__(self, native_type: int, max_count: int, pvname: str):
+    def __init__(self, native_type: int, max_count: int, pvname: str, encoding: str = ENCODING):
         self.type = DBRType(native_type)
         self.max_count = max_count
         self.pvname = pvname
+        self.encoding = encoding
 
     def refuse(self, value: Any, why: str) -> NoReturn:
         """Raise ConversionError: what was put, where, and why it does not fit."""
@@ -69,14 +72,14 @@ class _Target:
         self.refuse(value, f"out of range, {self.type.name} takes {low} to {high}")
 
 
-def encode_value(value: Any, native_type: int, max_count: int, pvname: str) -> Encoded:
+def encode_value(value: Any, native_type: int, max_count: int, pvname: str, encoding: str = ENCODING) -> Encoded:
     """What to send to put a value to a PV.
 
     Numbers become DOUBLE when there is one of them (exact for every numeric type of CA; CHAR stays
     CHAR, because a server may cast a double above 127 to eight bits as it likes) and the PV's own type
     when there are many. Fractions are cut off for integer types, as CA servers do.
     Text goes to a STRING or ENUM as STRING (the server knows the states), to an array of CHAR as a long
-    string in UTF-8 with a closing zero, and to any other numeric PV as the number it says (``0x1F`` too).
+    string with a closing zero, and to any other numeric PV as the number it says (``0x1F`` too).
     bytes go to an array of CHAR as they are. Numbers go to a STRING as text. An array of more
     than one dimension is sent in C order, for CA knows one only.
 
@@ -90,6 +93,8 @@ def encode_value(value: Any, native_type: int, max_count: int, pvname: str) -> E
         The PV's number of elements.
     pvname
         For errors.
+    encoding
+        Of text: Channel Access does not say which one it is.
 
     Returns
     -------
@@ -101,7 +106,35 @@ def encode_value(value: Any, native_type: int, max_count: int, pvname: str) -> E
         If the value is of no kind that the PV takes, out of its range, NaN for an integer, a string of more
         than 39 bytes, longer than the PV, empty, ragged or masked.
     """
-    target = _Target(native_type, max_count, pvname)
+    return _encode(value, _Target(native_type, max_count, pvname, encoding))
+
+
+def encode_as(value: Any, dbr_type: int, max_count: int, pvname: str, encoding: str = ENCODING) -> Encoded:
+    """`encode_value`, for one who says which type to send: a plain one (0 to 6), PUT_ACKT or PUT_ACKS.
+
+    Raises
+    ------
+    ConversionError
+        Also if it is another type, or the value is a text and the type is ENUM: states have numbers.
+    """
+    is_ack = dbr_type in (DBRType.PUT_ACKT, DBRType.PUT_ACKS)
+    if not is_ack and not 0 <= dbr_type <= DBRType.DOUBLE:
+        raise ConversionError(
+            f"cannot put {value!r} to {pvname} as DBR type {dbr_type}: only the plain types (0 to 6), PUT_ACKT and "
+            "PUT_ACKS can be written",
+            pvname=pvname,
+            operation="put",
+        )
+    target = _Target(DBRType.ENUM if is_ack else dbr_type, max_count, pvname, encoding)
+    found, count, payload = _encode(value, target)
+    if found == DBRType.STRING and target.type == DBRType.ENUM:
+        target.refuse(value, "a text; as ENUM the number of the state is wanted")
+    if found != target.type:  # one number, as DOUBLE
+        payload = _numbers(value, np.frombuffer(payload, ">f8").astype(float), target)
+    return DBRType(dbr_type), count, payload
+
+
+def _encode(value: Any, target: _Target) -> Encoded:
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
     if isinstance(value, (bytearray, memoryview)) and (isinstance(value, bytearray) or value.format == "B"):
@@ -142,7 +175,7 @@ def _encode_text(value: str | bytes, target: _Target) -> Encoded:
         target.check_count(value, len(value))
         return DBRType.CHAR, len(value), value
     if is_long:
-        data = _utf8(value, target) + b"\0"
+        data = _bytes(value, target) + b"\0"
         if len(data) > target.max_count:
             target.refuse(value, f"{len(data)} bytes with the closing zero, more than the PV holds")
         return DBRType.CHAR, len(data), data
@@ -151,18 +184,18 @@ def _encode_text(value: str | bytes, target: _Target) -> Encoded:
     return _encode_number(_parse(value, target), target)
 
 
-def _utf8(value: str | bytes, target: _Target) -> bytes:
+def _bytes(value: str | bytes, target: _Target) -> bytes:
     if isinstance(value, str):
         try:
-            value = value.encode()
-        except UnicodeEncodeError:
-            target.refuse(value, "it has half characters (surrogates), which no encoding can write")
+            value = value.encode(target.encoding)
+        except UnicodeEncodeError as error:
+            target.refuse(value, f"{value[error.start]!r} cannot be written in the encoding {target.encoding}")
     return value
 
 
 def _string(value: str | bytes, target: _Target) -> bytes:
     """The bytes of a string of at most 39 bytes without a zero."""
-    data = _utf8(value, target).rstrip(b"\0")
+    data = _bytes(value, target).rstrip(b"\0")
     if len(data) >= MAX_STRING_SIZE:
         target.refuse(value, f"{len(data)} bytes, and a string holds at most {MAX_STRING_SIZE - 1}")
     if b"\0" in data:
@@ -202,7 +235,7 @@ def _encode_array(value: Any, target: _Target) -> Encoded:
     if array.size == 1:
         item = array[0]
         if isinstance(item, (str, bytes, Real, Decimal, np.bool_)):
-            return encode_value(item, target.type, target.max_count, target.pvname)
+            return _encode(item, target)
     if array.dtype.kind in "USO" or target.type == DBRType.STRING:
         return _encode_items(value, array, target)
     return target.type, array.size, _numbers(value, array, target)

@@ -40,9 +40,22 @@ _loops: weakref.WeakSet[Loop] = weakref.WeakSet()
 
 
 class Loop:
-    """The input and output of one shard; see `daqca.ca.context.Context`."""
+    """The input and output of one shard; see `daqca.ca.context.Context`.
 
-    def __init__(self, deliver: Callable[[Batch], None], settings: Settings | None = None):
+    Parameters
+    ----------
+    deliver, settings
+        See there.
+    threaded
+        Whether an I/O thread reads; else nothing is read but in `turn`.
+
+    Attributes
+    ----------
+    before_turn
+        Called at the beginning of each turn of the I/O thread, under the lock, if set.
+    """
+
+    def __init__(self, deliver: Callable[[Batch], None], settings: Settings | None = None, threaded: bool = True):
         self.settings = settings if settings is not None else Settings.from_environ()
         self.lock = threading.RLock()
         self.shard = Shard(self.settings, user_name(), socket.gethostname())
@@ -61,9 +74,11 @@ class Loop:
         self._epoll.register(self._wake_read, _IN)
         self._epoll.register(self._udp.fileno(), _IN)
         self._sleeps_until = 0.0
-        self._thread = threading.Thread(target=self._run, name="daqca-ca", daemon=True)
+        self.before_turn: Callable[[], None] | None = None
+        self._thread = threading.Thread(target=self._run, name="daqca-ca", daemon=True) if threaded else None
         _loops.add(self)
-        self._thread.start()
+        if self._thread is not None:
+            self._thread.start()
 
     def __enter__(self) -> Self:
         return self
@@ -78,21 +93,27 @@ class Loop:
     def _run(self) -> None:
         while not self.is_closed:
             try:
-                self._turn()
+                self.turn()
             except Exception:
                 if self.is_closed:
                     return
                 log.exception("the I/O thread met an error and goes on")
 
-    def _turn(self) -> None:
+    def turn(self, longest: float = 60.0) -> None:
+        """Do what is due, wait for the network (at most so many seconds) and read what is there: for the I/O thread.
+
+        Without such a thread, for whoever wants something to happen; one thread at a time.
+        """
         with self.lock:
+            if self.before_turn is not None:
+                self.before_turn()
             now = time.monotonic()
             due = min(self.shard.tick(now), self._registration.check(now, self._udp))
             due = min(due, self._check_connecting(now))
             self._pump()
             search = self.shard.searcher.next_time(now)
             self._sleeps_until = due if search is None else min(due, search)
-            timeout = max(self._sleeps_until - now, 0.0)
+            timeout = min(max(self._sleeps_until - now, 0.0), longest)
         ready = self._epoll.poll(timeout)
         for fd, mask in ready:
             link = self._by_fd.get(fd)
@@ -204,7 +225,7 @@ class Loop:
             self._send_searches(now)
             due = searcher.next_time(now)
         if due is not None and due < self._sleeps_until:
-            self._wake()
+            self.wake()
 
     def _send_searches(self, now: float) -> None:
         for data in self.shard.datagrams(now):
@@ -216,8 +237,9 @@ class Loop:
                     if error.errno not in AGAIN:
                         log.debug("a search to %s:%d failed: %s", *address, error)
 
-    def _wake(self) -> None:
-        if threading.current_thread() is not self._thread:
+    def wake(self) -> None:
+        """Have the I/O thread begin a new turn."""
+        if self._thread is not None and threading.current_thread() is not self._thread:
             self._sleeps_until = 0.0
             with contextlib.suppress(BlockingIOError):
                 os.write(self._wake_write, b"!")
@@ -236,7 +258,7 @@ class Loop:
         self._epoll.register(link.fd, link.mask)
         if not started:
             self._close_link(link, Reason.CLOSED)
-        self._wake()
+        self.wake()
 
     def _finish_connecting(self, link: Link) -> None:
         with self.lock:
@@ -303,7 +325,7 @@ class Loop:
             for link in self._links.values():
                 link.shutdown()
             os.write(self._wake_write, b"!")
-        if threading.current_thread() is not self._thread:
+        if self._thread is not None and threading.current_thread() is not self._thread:
             self._thread.join()
         with self.lock:
             self._release()

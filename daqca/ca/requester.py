@@ -113,7 +113,7 @@ class Requester:
         if not len(ids):
             return
         slots = subscriptions.slot[ids]
-        types, counts = self._types(slots, subscriptions.dbr_type[ids], np.zeros(len(ids), np.uint32))
+        types, counts = self._types(slots, subscriptions.dbr_type[ids], subscriptions.count[ids])
         subscriptions.sent_on[ids] = self.index
         subscriptions.sent_type[ids] = types
         subscriptions.sent_count[ids] = counts

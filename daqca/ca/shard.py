@@ -20,7 +20,7 @@ from daqca.ca.requests import RequestKind, Requests
 from daqca.ca.search import Found, Searcher
 from daqca.ca.settings import Settings
 from daqca.events import BatchBuilder, Kind, Reason
-from daqca.link import AUTO
+from daqca.link import AUTO, CTRL
 
 log = logging.getLogger("daqca.ca")
 
@@ -143,18 +143,20 @@ class Shard:
                 else:  # a flush found the circuit closed: these wait as if they had not been connected
                     self.requests.waiting.add(part[here], part_ids[here])
 
-    def read_one(self, slot: int) -> tuple[int, Circuit | None]:
+    def read_one(self, slot: int, data_type: int = AUTO, count: int = 0) -> tuple[int, Circuit | None]:
         """`read` of a single slot: its id, and the circuit it was sent on, if it is connected."""
         channels = self.channels
-        if channels.state[slot] != _CONNECTED:
+        if channels.state[slot] != _CONNECTED or data_type == CTRL:
             ids: list[int] = []
-            self.read(np.array([slot], np.uint32), ids.append)
+            self.read(np.array([slot], np.uint32), ids.append, data_type, count)
             return ids[0], None
         index = int(channels.circuit[slot])
         circuit = self.circuits[index]
         native, native_count = int(channels.native_type[slot]), int(channels.native_count[slot])
-        data_type = 20 if native_count == 1 and native else native + 14
-        count = 1 if native_count == 1 else (0 if circuit.minor_version >= 13 else native_count)
+        if data_type == AUTO:
+            data_type = 20 if native_count == 1 and native else native + 14
+        if not count:
+            count = 1 if native_count == 1 else (0 if circuit.minor_version >= 13 else native_count)
         id_ = self.requests.add_one(slot, _READ, index, data_type, count)
         circuit.send_read(slot, id_, data_type, count)
         return id_, circuit
@@ -171,7 +173,13 @@ class Shard:
         self.requests.release(rows)
 
     def subscribe(
-        self, slots: Slots, mask: int, dbr_type: int = AUTO, kind: int = Kind.UPDATE, label: int | None = None
+        self,
+        slots: Slots,
+        mask: int,
+        dbr_type: int = AUTO,
+        kind: int = Kind.UPDATE,
+        label: int | None = None,
+        count: int = 0,
     ) -> npt.NDArray[np.uint32]:
         """Subscribe; channels that are not connected are subscribed when they are.
 
@@ -181,12 +189,14 @@ class Shard:
             Of the events that updates become: UPDATE or PROPERTY.
         label
             Their token; by default the subscription's id.
+        count
+            How many elements to send; 0: as many as there are.
 
         Returns
         -------
         The ids of the subscriptions, shape (n,).
         """
-        ids = self.subscriptions.add(slots, mask, dbr_type, kind, label)
+        ids = self.subscriptions.add(slots, mask, dbr_type, kind, label, count)
         for circuit, part in self._by_circuit(slots):
             if circuit is not None:
                 up = part[self.channels.state[part] == State.CONNECTED]

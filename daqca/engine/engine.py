@@ -20,8 +20,8 @@ import numpy.typing as npt
 from daqca.ca.dbr import Mask
 from daqca.ca.protocol import name_bytes
 from daqca.ca.settings import Settings
+from daqca.dispatcher import Dispatcher
 from daqca.engine.deliver import Delivery, Shard, assign_shards
-from daqca.engine.dispatcher import Dispatcher
 from daqca.engine.info import ChannelInfo, PutResult, channel_infos
 from daqca.engine.local import LocalLink
 from daqca.engine.puts import put_many, put_one

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from daqca.engine.dispatcher import Dispatcher
+from daqca.dispatcher import Dispatcher
 from daqca.events import ALL_SLOTS, Batch, Kind, Records, pick
 
 # Plain numbers: beside an enum's member NumPy looks for attributes, slowly, and drops a Ctrl-C that comes meanwhile.

@@ -1,4 +1,4 @@
-"""The thread that runs users' callbacks, in order. A slow callback delays others, never the table or the recorder."""
+"""The thread that runs users' callbacks, in order. A slow callback delays others, never what reads the network."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ import numpy as np
 
 from daqca.events import ALL_SLOTS, EVENT, Batch, Kind
 
-log = logging.getLogger("daqca.engine")
+log = logging.getLogger("daqca.callbacks")
 
 MAX_WAITING = 2_000_000
 """Events that may wait for slow callbacks; what comes beyond is dropped and counted."""
 MAX_BYTES = 256 << 20
 """The same for the bytes of their strings and arrays."""
+
+
+_NOTHING = Batch()
 
 
 class _Item(NamedTuple):
@@ -33,9 +36,17 @@ class Dispatcher:
     """Runs ``function(batch)`` for batches, on one thread of its own, in the order they came.
 
     What is dropped because callbacks are slow is told to the function with a LOST event in its place.
+
+    Parameters
+    ----------
+    limit, limit_bytes
+        How many events, and bytes of their data, may wait.
+    threaded
+        Whether there is a thread; else callbacks run in `run_waiting`.
     """
 
-    def __init__(self, limit: int = MAX_WAITING, limit_bytes: int = MAX_BYTES):
+    def __init__(self, limit: int = MAX_WAITING, limit_bytes: int = MAX_BYTES, threaded: bool = True):
+        self.threaded = threaded
         self.limit = limit
         self.limit_bytes = limit_bytes
         self.errors = 0
@@ -70,25 +81,49 @@ class Dispatcher:
             lost = self._lost.pop(function, 0)
             if lost:
                 self._queue.append(_Item(function, _lost_batch(lost), 0, 0))
-            item = _Item(function, batch, len(batch), len(batch.block))
-            self._queue.append(item)
-            self._waiting += item.events
-            self._waiting_bytes += item.bytes
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="daqca-dispatcher", daemon=True)
-                self._thread.start()
-            self._ready.notify()
+            self._append(_Item(function, batch, len(batch), len(batch.block)))
+
+    def call(self, function: Callable[[], Any]) -> None:
+        """Have `function` called, in its turn. It is never dropped: for what ends something that somebody waits for."""
+        with self._ready:
+            if not self._closed:
+                self._append(_Item(lambda _: function(), _NOTHING, 0, 0))
+
+    def _append(self, item: _Item) -> None:
+        self._queue.append(item)
+        self._waiting += item.events
+        self._waiting_bytes += item.bytes
+        if self._thread is None and self.threaded:
+            self._thread = threading.Thread(target=self._run, name="daqca-dispatcher", daemon=True)
+            self._thread.start()
+        self._ready.notify()
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether the calling thread is the one that runs callbacks."""
+        return threading.current_thread() is self._thread
+
+    def run_waiting(self) -> None:
+        """Run what waits now, on the calling thread: of a dispatcher without a thread."""
+        for _ in range(len(self._queue)):
+            with self._ready:
+                item = self._queue.popleft() if self._queue else None
+            if item is not None:
+                self._run_item(item)
 
     def _run(self) -> None:
         while (item := self._next()) is not None:
-            try:
-                item.function(item.batch)
-            except Exception:
-                self.errors += 1
-                log.exception("a callback raised; it stays installed")
-            with self._ready:
-                self._waiting -= item.events
-                self._waiting_bytes -= item.bytes
+            self._run_item(item)
+
+    def _run_item(self, item: _Item) -> None:
+        try:
+            item.function(item.batch)
+        except Exception:
+            self.errors += 1
+            log.exception("a callback raised; it stays installed")
+        with self._ready:
+            self._waiting -= item.events
+            self._waiting_bytes -= item.bytes
 
     def _next(self) -> _Item | None:
         """Wait for what is to be called next; None at the end."""

@@ -1,0 +1,258 @@
+"""Reading: values, and what comes with them. The first part of the manual's chapter 4.3.2, and chapter 10.1."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+import daqca.ca as surface
+from daqca.ca import eca
+from daqca.ca.eca import ECA
+from daqca.ca.lowlevel.channel import Channel
+from daqca.ca.lowlevel.channels import Chid, promote_fieldtype
+from daqca.ca.lowlevel.operations import Get
+from daqca.ca.lowlevel.raw import Raw, metadata_of, raw_of, text_of, value_of
+from daqca.ca.lowlevel.session import session
+from daqca.errors import ChannelAccessGetFailure
+
+log = logging.getLogger("daqca.ca")
+
+_ENUM = 3
+_GONE = frozenset((ECA.DISCONN, ECA.CHANDESTROY))
+Metadata = dict[str, Any]
+
+
+def get(
+    chid: Chid,
+    ftype: int | None = None,
+    count: int | None = None,
+    wait: bool = True,
+    timeout: float | None = None,
+    as_string: bool = False,
+    as_numpy: bool = True,
+) -> Any:
+    """The value of a channel, from its server.
+
+    Parameters
+    ----------
+    chid
+        The channel; it is given `DEFAULT_CONNECTION_TIMEOUT` seconds (or `timeout`, if that is given) to connect.
+    ftype
+        The DBR type to ask for; None: its own.
+    count
+        At most so many elements; None: all there are.
+    wait
+        Whether to wait for the answer; if not, `get_complete` gives it later.
+    timeout
+        Seconds to wait for it; None: 1 + log10 of the number of elements.
+    as_string
+        Whether to give it as a string: of an enum the state's name, of an array of characters the text, of other
+        arrays a description.
+    as_numpy
+        Whether arrays are NumPy arrays; else they are ctypes arrays.
+
+    Returns
+    -------
+    The value; None if the channel is not connected, if the answer is not waited for, or if it did not come in time.
+
+    Raises
+    ------
+    ChannelAccessGetFailure
+        The server answered with an error.
+    """
+    if wait and ftype is None and count is None and not as_string:
+        channel = chid if type(chid) is Channel else session.channel(chid, "get")
+        answer = channel.client.read_number(channel, 1.0 if timeout is None else timeout)
+        if type(answer) is tuple:
+            return answer[6]
+        if isinstance(answer, Get):
+            info = _finish(answer, None, False, as_numpy, timeout)
+            return None if info is None else info["value"]
+    info = get_with_metadata(chid, ftype, count, wait, timeout, as_string, as_numpy)
+    return None if info is None else info["value"]
+
+
+def get_with_metadata(
+    chid: Chid,
+    ftype: int | None = None,
+    count: int | None = None,
+    wait: bool = True,
+    timeout: float | None = None,
+    as_string: bool = False,
+    as_numpy: bool = True,
+) -> Metadata | None:
+    """`get`, with what comes beside the value: a dictionary with ``value`` and, by the type, alarm, time, limits.
+
+    With a TIME type that is ``status``, ``severity``, ``timestamp``, ``posixseconds`` and ``nanoseconds``, with a CTRL
+    type ``precision``, ``units``, ``enum_strs`` and limits.
+    """
+    channel = session.channel(chid, "get")
+    client = channel.client
+    if not _connected(channel, timeout):
+        return None
+    dbr_type = channel.native_type if ftype is None else int(ftype)
+    if dbr_type < 0:
+        return None
+    wanted = 0 if count is None else min(count, channel.native_count)
+    limit = _time_limit(timeout, wanted or channel.native_count)
+    with channel.lock:
+        operation = channel.gets.get(dbr_type)
+        if operation is not None and not operation.done:  # asked for already, and not answered yet
+            return _complete(operation, count, limit, as_string, as_numpy) if wait else None
+        operation = channel.gets[dbr_type] = Get(channel, dbr_type)
+    client.read(operation, wanted, limit if wait else None)
+    return _finish(operation, count, as_string, as_numpy, limit) if wait else None
+
+
+def _connected(channel: Channel, timeout: float | None) -> bool:
+    return channel.is_connected or channel.client.connect(
+        channel, surface.DEFAULT_CONNECTION_TIMEOUT if timeout is None else timeout
+    )
+
+
+def _time_limit(timeout: float | None, count: int) -> float:
+    return 1.0 + math.log10(max(1, count)) if timeout is None else timeout
+
+
+def get_complete(
+    chid: Chid,
+    ftype: int | None = None,
+    count: int | None = None,
+    timeout: float | None = None,
+    as_string: bool = False,
+    as_numpy: bool = True,
+) -> Any:
+    """The value of an earlier `get` that was not waited for, or whose answer had not come in time.
+
+    Parameters and errors are those of `get`; `ftype` must be that of the earlier one.
+
+    Returns
+    -------
+    The value; None if it has not come in time now either, or if there was no such get.
+    """
+    info = get_complete_with_metadata(chid, ftype, count, timeout, as_string, as_numpy)
+    return None if info is None else info["value"]
+
+
+def get_complete_with_metadata(
+    chid: Chid,
+    ftype: int | None = None,
+    count: int | None = None,
+    timeout: float | None = None,
+    as_string: bool = False,
+    as_numpy: bool = True,
+) -> Metadata | None:
+    """`get_complete`, with what `get_with_metadata` gives."""
+    channel = session.channel(chid, "get_complete")
+    dbr_type = channel.native_type if ftype is None else int(ftype)
+    operation = channel.gets.get(dbr_type)
+    if operation is None:
+        return None
+    limit = _time_limit(timeout, channel.native_count if count is None else min(count, channel.native_count))
+    return _complete(operation, count, limit, as_string, as_numpy)
+
+
+def _complete(operation: Get, count: int | None, limit: float, as_string: bool, as_numpy: bool) -> Metadata | None:
+    """Wait for a get that is under way, and give what came."""
+    if not operation.done:
+        client = operation.channel.client
+        client.context.flush()
+        client.wait(operation, limit)
+    return _finish(operation, count, as_string, as_numpy, limit)
+
+
+def _finish(operation: Get, count: int | None, as_string: bool, as_numpy: bool, limit: float | None) -> Metadata | None:
+    """What came of a get that was waited for; None if nothing did."""
+    channel = operation.channel
+    if not operation.done:
+        log.warning("get(%r): no answer within %.3g s; get_complete() may have it later", channel.pvname, limit or 1.0)
+        return None
+    with channel.lock:
+        if channel.gets.get(operation.dbr_type) is operation:
+            del channel.gets[operation.dbr_type]
+    raw = answered(operation)
+    if raw is None:
+        return None
+    value = value_of(raw, count, channel.is_array, as_numpy)
+    if as_string:
+        states = get_enum_strings(channel) if raw.ftype % 7 == _ENUM and isinstance(value, int) else None
+        value = text_of(value, raw.ftype, states)
+    return {**metadata_of(raw), "value": value}
+
+
+def answered(operation: Get) -> Raw | None:
+    """What came; None if the channel was lost before.
+
+    Raises
+    ------
+    ChannelAccessGetFailure
+        The server answered with an error.
+    """
+    if operation.status == ECA.NORMAL:
+        return raw_of(operation.dbr_type, operation.row, operation.data)
+    channel = operation.channel
+    if operation.status in _GONE or not operation.status:
+        return None
+    raise ChannelAccessGetFailure(
+        f"cannot get {channel.pvname}: its server answered: {eca.message(operation.status)}", channel, operation.status
+    )
+
+
+def _variant(chid: Chid, timeout: float, use_time: bool = False, use_ctrl: bool = False) -> Metadata | None:
+    channel = session.channel(chid, "get")
+    if not _connected(channel, timeout):
+        return None
+    ftype = promote_fieldtype(channel.native_type, use_time, use_ctrl)
+    info = get_with_metadata(channel, ftype, 1, True, timeout)
+    if info is not None:
+        del info["value"]
+    return info
+
+
+def get_ctrlvars(chid: Chid, timeout: float = 5.0, warn: bool = True) -> Metadata | None:
+    """The CTRL fields of a channel: alarm, precision, units, limits, the names of an enum's states.
+
+    Returns
+    -------
+    A dictionary (see the manual's table of control attributes); None if the channel does not answer in time.
+    """
+    return _variant(chid, timeout, use_ctrl=True)
+
+
+def get_timevars(chid: Chid, timeout: float = 5.0, warn: bool = True) -> Metadata | None:
+    """The TIME fields of a channel: status, severity, timestamp, posixseconds, nanoseconds.
+
+    Returns
+    -------
+    A dictionary; None if the channel does not answer in time.
+    """
+    return _variant(chid, timeout, use_time=True)
+
+
+def get_timestamp(chid: Chid) -> float:
+    """When a channel's value was last updated, in seconds since the Unix epoch; 0 if it does not say."""
+    known = get_timevars(chid)
+    return 0 if known is None else known["timestamp"]
+
+
+def get_severity(chid: Chid) -> int:
+    """The alarm severity of a channel; 0 if it does not say."""
+    known = get_timevars(chid)
+    return 0 if known is None else known["severity"]
+
+
+def get_precision(chid: Chid) -> int | None:
+    """The number of decimals of a channel; 0 if its type is neither FLOAT nor DOUBLE, None if it does not say."""
+    if session.channel(chid, "get_precision").native_type not in (2, 6):
+        return 0
+    known = get_ctrlvars(chid)
+    return None if known is None else known.get("precision")
+
+
+def get_enum_strings(chid: Chid) -> tuple[str, ...] | None:
+    """The names of the states of an enum; None if the channel is no enum, or does not say."""
+    if session.channel(chid, "get_enum_strings").native_type != _ENUM:
+        return None
+    known = get_ctrlvars(chid)
+    return None if known is None else known.get("enum_strs")

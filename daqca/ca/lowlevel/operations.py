@@ -1,0 +1,106 @@
+"""Gets and puts of the low-level interface that are under way: who waits for them, and what came.
+
+They are told of their end by the delivery of their context, under its lock.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from daqca.ca.eca import ECA, from_number
+from daqca.events import Batch, Kind, Records
+from daqca.operations import Operation
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from daqca.ca.lowlevel.channel import Channel
+
+log = logging.getLogger("daqca.ca")
+
+_READ, _WRITTEN = int(Kind.READ), int(Kind.WRITTEN)
+
+
+class _Single(Operation):
+    """One request of one channel.
+
+    Attributes
+    ----------
+    status
+        The ECA status it ended with; 0 as long as it has not.
+    """
+
+    __slots__ = ("channel", "status")
+
+    def __init__(self, channel: Channel):
+        super().__init__(1)
+        self.channel = channel
+        self.status = 0
+
+    def accept(self, places: npt.NDArray[np.int64], records: Records, batch: Batch) -> None:
+        """See `Operation.accept`."""
+        self.accept_row(0, tuple(next(iter(Batch(records, batch.block)))), batch)
+
+    def fail(self, status: int) -> None:
+        """It ends without an answer. The caller holds the context's lock."""
+        if not self.done:
+            self.status = status
+            self.complete()
+
+
+class Get(_Single):
+    """A get, with what came.
+
+    Attributes
+    ----------
+    dbr_type
+        What was asked for.
+    row, data
+        The answer, as a row of `daqca.events.Event`, and its bytes, where it is not a number.
+    """
+
+    __slots__ = ("data", "dbr_type", "row")
+
+    def __init__(self, channel: Channel, dbr_type: int):
+        super().__init__(channel)
+        self.dbr_type = dbr_type
+        self.row: tuple[Any, ...] = ()
+        self.data: bytes | memoryview = b""
+
+    def accept_row(self, place: int, row: tuple[Any, ...], batch: Batch) -> None:
+        """See `Operation.accept_row`."""
+        self.row = row
+        self.status = ECA.NORMAL if row[1] == _READ else from_number(row[3])
+        if isinstance(row[6], tuple):
+            self.data = batch.data(*row[6])
+
+
+class Put(_Single):
+    """A put whose end somebody waits for, or wants to be called at.
+
+    Parameters
+    ----------
+    ended
+        Called once at its end, whatever that is, with the ECA status; under the context's lock.
+    """
+
+    __slots__ = ("_ended",)
+
+    def __init__(self, channel: Channel, ended: Callable[[int], None] | None = None):
+        super().__init__(channel)
+        self._ended = ended
+
+    def accept_row(self, place: int, row: tuple[Any, ...], batch: Batch) -> None:
+        """See `Operation.accept_row`."""
+        self.status = ECA.NORMAL if row[1] == _WRITTEN else from_number(row[3])
+
+    def complete(self) -> None:
+        """See `Waiter.complete`."""
+        if not self.done:
+            self.channel.puts.discard(self)
+            if self._ended is not None:
+                self._ended(self.status)
+        super().complete()
