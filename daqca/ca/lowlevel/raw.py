@@ -48,8 +48,7 @@ def decode_string(field: bytes | memoryview) -> str:
     """A string of Channel Access in the encoding ``ca.IOENCODING``; what is not in it is taken for Latin-1."""
     data = bytes(field).split(b"\0", 1)[0]
     try:
-        text: str = data.decode(surface.IOENCODING)
-        return text
+        return data.decode(surface.IOENCODING)
     except UnicodeDecodeError:
         return data.decode("latin-1")
 
@@ -108,7 +107,7 @@ def text_of(value: Any, ftype: int, states: tuple[str, ...] | None = None) -> st
             return decode_string(bytes(value)).strip()
         return f"<array count={len(value)}, type={ftype}>"
     if kind == _ENUM and states and 0 <= value < len(states):
-        return states[value]
+        return states[int(value)]
     return str(value)
 
 

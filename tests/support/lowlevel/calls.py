@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -24,32 +24,37 @@ if __name__ == "__main__":
     # Run as a program, the folder of the tests is not on the path.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from support.lowlevel import channels, reads
+from support.lowlevel import channels, puts, reads
 from support.lowlevel.describe import Outcome, outcome
 from support.lowlevel.lab import Call, Lab, Section
 
-MODULES: tuple[Any, ...] = (reads, channels)
+MODULES: tuple[Any, ...] = (reads, channels, puts)
 CALL_LIMIT_S = 10.0
 CRASHED, HUNG = "crashed", "hung"
 
 
-def run_section(section: Section, lab: Lab) -> dict[str, Outcome]:
-    """Make the calls of a section in child processes, one after the other until all have been made."""
+def run_section(section: Section, lab: Lab, alone: bool) -> dict[str, Outcome]:
+    """Make the calls of a section in child processes, one after the other until all have been made.
+
+    A process ends where a call ends it, and after each call when they shall be ``alone``.
+    """
     found: dict[str, Outcome] = {}
     while True:
-        ended, name = _run_child(section, lab, len(found), found)
-        if ended is None:
+        made = len(found)
+        ended, name = _run_child(section, lab, slice(made, made + 1 if alone else None), found)
+        if ended is not None:
+            found[name] = ended
+        elif not alone or len(found) == made:
             return found
-        found[name] = ended
 
 
-def _run_child(section: Section, lab: Lab, first: int, found: dict[str, Outcome]) -> tuple[str | None, str]:
-    """Make the calls from the number ``first`` on; return how a call ended the process, if one did, and its name."""
+def _run_child(section: Section, lab: Lab, which: slice, found: dict[str, Outcome]) -> tuple[str | None, str]:
+    """Make some of the calls; return how one ended the process, if one did, and its name."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(reading)
-        _child(islice(section(lab), first, None), lab, writing)
+        _child(islice(section(lab), which.start, which.stop), lab, writing)
     os.close(writing)
     name = ""
     ended: str | None = CRASHED
@@ -110,6 +115,14 @@ def _child(calls: Iterator[Call], lab: Lab, writing: int) -> None:
         os._exit(0)
 
 
+def _sections(only: Collection[str] | None) -> Iterator[tuple[Section, bool]]:
+    """Yield the sections, and whether their calls want a process each."""
+    for module in MODULES:
+        for section in (*module.SECTIONS, *module.ALONE):
+            if only is None or section.__name__ in only:
+                yield section, section in module.ALONE
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("library", choices=("epics", "daqca"))
@@ -121,11 +134,9 @@ def main() -> None:
     ca, dbr = (import_module(f"{options.library}.{name}") for name in ("ca", "dbr"))
     lab = Lab(ca, dbr, options.prefix, options.own or f"{options.prefix}{options.library}:")
     found: dict[str, Outcome] = {}
-    for section in SECTIONS:
-        if options.only and section.__name__ not in options.only.split(","):
-            continue
+    for section, alone in _sections(options.only.split(",") if options.only else None):
         begin = time.monotonic()
-        outcomes = run_section(section, lab)
+        outcomes = run_section(section, lab, alone)
         twice = found.keys() & outcomes.keys()
         assert not twice, f"two calls of one name: {twice}"
         found |= outcomes

@@ -30,7 +30,7 @@ def facts(lab: Lab) -> Iterator[Call]:
             )
     for function in (*_FACTS, "promote_type", "host_name", "connect_channel"):
         call = partial(lambda f, chid: type(getattr(ca, f)(chid)).__name__, function)
-        yield f"{function}/by number", lambda call=call: call(lab.read("ai").value)
+        yield f"{function}/by number", lambda call=call: call(number_of(lab.read("ai")))
     for function in (*_FACTS, "promote_type", "connect_channel"):
         yield f"{function}/by keyword", lambda f=function: lab.plain_name(getattr(ca, f)(chid=lab.read("ai")))
     for number in range(-1, 40):
@@ -176,7 +176,14 @@ def missing(lab: Lab) -> Iterator[Call]:
         yield f"{function}/missing", lambda f=function: lab.plain_name(getattr(ca, f)(chid()))
     for controls in (False, True):
         yield f"promote_type/missing/{controls}", lambda c=controls: ca.promote_type(chid(), use_time=not c, use_ctrl=c)
-    for function in ("get", "get_with_metadata", "get_complete", "get_complete_with_metadata", "get_ctrlvars", "get_timevars"):
+    for function in (
+        "get",
+        "get_with_metadata",
+        "get_complete",
+        "get_complete_with_metadata",
+        "get_ctrlvars",
+        "get_timevars",
+    ):
         yield f"{function}/missing", lambda f=function: getattr(ca, f)(chid())
         yield f"{function}/missing/timeout", lambda f=function: getattr(ca, f)(chid(), timeout=0.1)
     for function in ("get_timestamp", "get_severity", "get_precision", "get_enum_strings"):
@@ -265,7 +272,10 @@ def by_keyword(lab: Lab) -> Iterator[Call]:
     """A channel as a keyword argument, as its number and as rubbish: nothing checks it in PyEpics."""
     ca = lab.ca
     for function in ("name", "state", "element_count", "field_type", "connect_channel", "get", "promote_type"):
-        yield f"{function}/keyword/number", lambda f=function: lab.plain_name(getattr(ca, f)(chid=lab.read("ai").value))
+        yield (
+            f"{function}/keyword/number",
+            lambda f=function: lab.plain_name(getattr(ca, f)(chid=number_of(lab.read("ai")))),
+        )
         yield f"{function}/keyword/None", lambda f=function: (lab.read("ai"), getattr(ca, f)(chid=None))[1]
         yield f"{function}/keyword/1", lambda f=function: (lab.read("ai"), getattr(ca, f)(chid=1))[1]
     yield "put/keyword", lambda: [ca.put(chid=lab.written("ao"), value=3.5, wait=True), ca.get(lab.written("ao"))]

@@ -54,7 +54,9 @@ WRITTEN = (
 
 def access_rules() -> str:
     """Return the access security file: who may do what to ``nowrite`` and ``noread``."""
-    return "ASG(DEFAULT) { RULE(1, READ) RULE(1, WRITE) }\nASG(NOWRITE) { RULE(1, READ) }\nASG(NOREAD) { RULE(0, NONE) }"
+    return (
+        "ASG(DEFAULT) { RULE(1, READ) RULE(1, WRITE) }\nASG(NOWRITE) { RULE(1, READ) }\nASG(NOREAD) { RULE(0, NONE) }"
+    )
 
 
 def records(prefix: str) -> str:
@@ -109,7 +111,9 @@ def _scalars(prefix: str) -> list[str]:
 def _arrays(prefix: str) -> list[str]:
     def waveform(name: str, ftvl: str, size: int, contents: str = "", kind: str = "waveform") -> str:
         fields = {"INP": contents} if contents else {}
-        return _record(kind, prefix + name, FTVL=ftvl.upper(), NELM=size, EGU="a.u.", PREC=4, HOPR=50, LOPR=-50, **fields)
+        return _record(
+            kind, prefix + name, FTVL=ftvl.upper(), NELM=size, EGU="a.u.", PREC=4, HOPR=50, LOPR=-50, **fields
+        )
 
     def constant(values: list[int | float | str]) -> str:
         return "[" + ",".join(f'"{value}"' if isinstance(value, str) else repr(value) for value in values) + "]"
@@ -134,7 +138,7 @@ def _odd_ones(prefix: str) -> list[str]:
         _record("ao", f"{prefix}disabled", VAL=7, DISP=1),
         _record("ao", f"{prefix}{'long' * 12}", VAL=7),
         # A put of 1 with completion ends after the delay, when it is 0 again.
-        f'record(bo, "{prefix}slow") {{ field(VAL, 0) field(ZNAM, Done) field(ONAM, Busy) field(FLNK, "{prefix}delay") }}',
+        _record("bo", f"{prefix}slow", PINI="NO", VAL=0, ZNAM="Done", ONAM="Busy", FLNK=f"{prefix}delay"),
         f'record(seq, "{prefix}delay") {{ field(SELM, Mask) field(SELL, "{prefix}slow.VAL") field(DLY1, {SLOW_S}) '
         f'field(DO1, 0) field(LNK1, "{prefix}slow.VAL NPP") }}',
     ]

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from .database import READ
-from .lab import Call, Lab, fresh
+from .lab import Call, Lab, fresh, number_of
 
 TYPES = ("STRING", "INT", "FLOAT", "ENUM", "CHAR", "LONG", "DOUBLE")
 FTYPES: tuple[str | None, ...] = (
@@ -21,9 +21,7 @@ _FORMS: tuple[tuple[str, dict[str, bool]], ...] = (
     ("/as_string", {"as_string": True}),
     ("/no_numpy", {"as_numpy": False}),
 )
-_VARIABLES = (
-    *("get_ctrlvars", "get_timevars", "get_timestamp", "get_severity", "get_precision", "get_enum_strings"),
-)
+_VARIABLES = (*("get_ctrlvars", "get_timevars", "get_timestamp", "get_severity", "get_precision", "get_enum_strings"),)
 
 
 def number_of_type(lab: Lab, ftype: str | None) -> Any:
@@ -53,13 +51,16 @@ def odd_requests(lab: Lab) -> Iterator[Call]:
     for count in (0, -1, 2, 8, 2**31, 2**40, "3", 3.0):
         yield f"get/count {count!r}", lambda count=count: ca.get(read("wf:double"), count=count, timeout=0.3)
         yield f"get/scalar/count {count!r}", lambda count=count: ca.get(read("ai"), count=count, timeout=0.3)
-    yield "get/by number", lambda: ca.get(read("ai").value)
+    yield "get/by number", lambda: ca.get(number_of(read("ai")))
     yield "get/by keyword", lambda: ca.get(chid=read("ai"))
     yield "get/positional", lambda: ca.get(read("wf:double"), lab.dbr.LONG, 2, True, 1.0, False, False)
     for ending in ("large", "text"):
         for form, options in _FORMS:
             for count in (None, 10, 69_999):
-                yield f"get/{ending}/{count}{form}", partial(lambda e, **o: ca.get(read(e), **o), ending, count=count, **options)
+                yield (
+                    f"get/{ending}/{count}{form}",
+                    partial(lambda e, **o: ca.get(read(e), **o), ending, count=count, **options),
+                )
     # Often, so that what is kept of an answer for the next one is seen.
     yield "get/twice", lambda: [ca.get(read("ai")) for _ in range(3)]
     yield "get/own array", lambda: ca.get(read("full")) is not ca.get(read("full"))
@@ -85,7 +86,7 @@ def metadata(lab: Lab) -> Iterator[Call]:
             yield f"{function}/{ending}", lambda e=ending, f=function: getattr(ca, f)(lab.read(e))
     for function in ("get_ctrlvars", "get_timevars"):
         yield f"{function}/options", lambda f=function: getattr(ca, f)(lab.read("ai"), timeout=2.0, warn=False)
-        yield f"{function}/by number", lambda f=function: getattr(ca, f)(lab.read("ai").value)
+        yield f"{function}/by number", lambda f=function: getattr(ca, f)(number_of(lab.read("ai")))
     yield "get_with_metadata/as_string", lambda: ca.get_with_metadata(lab.read("text"), as_string=True)
     yield "get_with_metadata/no wait", lambda: ca.get_with_metadata(lab.read("ai"), wait=False)
     yield "get_with_metadata/fresh", lambda: _written_now(lab)
@@ -189,5 +190,5 @@ def _many(lab: Lab) -> Any:
     return [lab.ca.get_complete(chid) for chid in chids]
 
 
-SECTIONS = (types_and_forms, odd_requests, metadata, incomplete)
-ALONE = ()
+SECTIONS = (types_and_forms, metadata, incomplete)
+ALONE = (odd_requests,)
