@@ -329,3 +329,10 @@ def decode_metadata(dbr_type: int, payload: bytes | memoryview) -> Metadata:
     if base == DBRType.CHAR:
         limits = list(_char_limits(tuple(limits)))
     return Metadata(kind, status, severity, text(units), None, *limits)
+
+
+def __getattr__(name: str) -> Any:
+    # Programs say ca.dbr.DBE_VALUE, too: the names of the compatible interface are those of daqca.dbr.
+    from daqca import dbr as compatible
+
+    return getattr(compatible, name)

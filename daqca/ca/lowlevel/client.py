@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-import daqca.ca as surface
 from daqca.ca.context import NUMBERS, Context
 from daqca.ca.eca import ECA, from_number, message
 from daqca.ca.leading import Fields
@@ -61,6 +60,8 @@ class Client:
         What `current_context` returns for it.
     preemptive
         Whether threads read the network and run callbacks by themselves; else both happens in `process` only.
+    say
+        Writes messages for people.
 
     Attributes
     ----------
@@ -70,9 +71,10 @@ class Client:
         Whom to tell of what fails without anybody waiting for it.
     """
 
-    def __init__(self, number: int, preemptive: bool):
+    def __init__(self, number: int, preemptive: bool, say: Callable[[str], None]):
         self.number = number
         self.preemptive = preemptive
+        self._say = say
         self.channels: dict[str, Channel] = {}
         self.operations = Operations()
         self.exception_callbacks: list[Callable[..., Any]] = []
@@ -385,7 +387,7 @@ class Client:
 
     def tell_exception(self, op: str, status: int, channel: Channel | None, text: str) -> None:
         """Something failed that nobody waits for: tell who wants to know of it, and the log."""
-        surface.say(text + "\n")
+        self._say(text + "\n")
         log.warning("%s", text)
         for callback in list(self.exception_callbacks):
             pvname, chid = (None, None) if channel is None else (channel.pvname, int(channel))

@@ -23,8 +23,8 @@ def initialize_libca() -> Library:
     """
     session.begin()
     session.needed()
-    library: Library = surface.libca
-    return library
+    assert session.library is not None
+    return session.library
 
 
 def finalize_libca(maxtime: float = 10.0) -> None:

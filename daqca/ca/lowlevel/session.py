@@ -8,7 +8,9 @@ from __future__ import annotations
 import atexit
 import itertools
 import os
+import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import daqca.ca as surface
@@ -39,19 +41,26 @@ class Session:
 
     Attributes
     ----------
-    initial
-        The context made by `initialize_libca`; None before.
+    initial, library
+        The context made by `initialize_libca`, and what stands for the C library then; None before.
     contexts
         The open ones, by number.
+    cache
+        The channels of each context, by name: ``ca._cache``.
     channels
         Every channel that was not cleared, by its number.
+    printf_handler
+        Where messages go; None: to standard error, if `WITH_CA_MESSAGES`, or else nowhere.
     is_over
         Whether the interpreter ends: then nothing is begun any more.
     """
 
     def __init__(self) -> None:
         self.initial: int | None = None
+        self.library: Library | None = None
         self.contexts: dict[int, Client] = {}
+        self.cache: dict[int, dict[str, Channel]] = {}
+        self.printf_handler: Callable[[str], Any] | None = None
         self.channels: dict[int, Channel] = {}
         self.is_over = False
         self.lock = threading.RLock()
@@ -85,17 +94,16 @@ class Session:
         with self.lock:
             if self.initial not in self.contexts:
                 self.initial = self.create(surface.PREEMPTIVE_CALLBACK if preemptive is None else preemptive).number
-                surface.libca = Library()
-                surface.initial_context = self.initial
+                self.library = Library()
                 atexit.unregister(_at_exit)
                 atexit.register(_at_exit)
 
     def create(self, preemptive: bool) -> Client:
         """A new context, which the calling thread is attached to."""
-        client = Client(next(_numbers), preemptive)
+        client = Client(next(_numbers), preemptive, self.say)
         with self.lock:
             self.contexts[client.number] = client
-            surface._cache[client.number] = client.channels
+            self.cache[client.number] = client.channels
         self._thread.client = client
         return client
 
@@ -120,7 +128,7 @@ class Session:
         """Close a context."""
         with self.lock:
             self.contexts.pop(client.number, None)
-            surface._cache.pop(client.number, None)
+            self.cache.pop(client.number, None)
             for channel in list(client.channels.values()):
                 self.channels.pop(int(channel), None)
         client.close(timeout)
@@ -135,10 +143,15 @@ class Session:
             self.destroy(client, timeout)
         with self.lock:
             self.channels.clear()
-            surface._cache.clear()
-            self.initial = None
-            surface.libca = None
-            surface.initial_context = None
+            self.cache.clear()
+            self.initial = self.library = None
+
+    def say(self, text: str) -> None:
+        """Write a message of Channel Access, if somebody wants such messages."""
+        if self.printf_handler is not None:
+            self.printf_handler(text)
+        elif surface.WITH_CA_MESSAGES:
+            sys.stderr.write(text)
 
     # --- channels -------------------------------------------------------------------------------
 
@@ -174,10 +187,8 @@ class Session:
                 channel.is_cleared = True
         self.contexts = {}
         self.channels = {}
-        self.initial = None
-        surface._cache.clear()
-        surface.libca = None
-        surface.initial_context = None
+        self.cache.clear()
+        self.initial = self.library = None
 
 
 session = Session()

@@ -35,7 +35,7 @@ def replace_printf_handler(fcn: Writer | None = None) -> None:
     """
     if fcn is not None and not callable(fcn):
         raise ChannelAccessException(f"replace_printf_handler takes a function, and got {fcn!r}")
-    surface._printf_handler = fcn if fcn is not None else _to_stderr
+    session.printf_handler = fcn if fcn is not None else _to_stderr
 
 
 def _to_stderr(text: str) -> None:
@@ -54,7 +54,7 @@ def enable_ca_messages(writer: Writer | str | None = "stderr") -> None:
 
 def disable_ca_messages() -> None:
     """Have messages not written."""
-    surface._printf_handler = None
+    session.printf_handler = None
 
 
 def add_exception_event(callback: Callable[..., Any] | None = None) -> None:
@@ -138,7 +138,7 @@ def show_cache(print_out: bool = True) -> str | None:
         "#  PVName        ChannelID/Context Connected?",
         "#--------------------------------------------",
     ]
-    for number, channels in list(surface._cache.items()):
+    for number, channels in list(session.cache.items()):
         for channel in list(channels.values()):
             lines.append(f" {channel.pvname:15s} {int(channel)}/{number}  {channel.is_connected}")
     text = "\n".join(lines)
