@@ -14,6 +14,7 @@ C, MANY = "C, libca", "pyepics, `caget_many` (values alone)"
 COLUMNS, NUMBERS = "daqca", "daqca, as Python numbers"
 WORKERS, WORKERS_NUMBERS = "daqca, 2 workers", "daqca, 2 workers, as Python numbers"
 ONE = "daqca, 1 worker"
+LOW_LEVEL = "daqca, `daqca.ca`"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,12 @@ AIMS = (
     Aim("warm", "warm, 2 workers over in process", "time", WORKERS, 2, COLUMNS),
     Aim("get", "one get, p50, us", "p50", COLUMNS, 15),
     Aim("get", "one get, p50, over repics", "p50", COLUMNS, 1, "repics"),
+    Aim("get", "one `ca.get`, p50, us", "p50", LOW_LEVEL, 15),
+    Aim("get", "one `ca.get`, p50, over repics", "p50", LOW_LEVEL, 1, "repics"),
+    Aim("put", "one `ca.put` with completion, p50, us", "p50", LOW_LEVEL, 25),
+    Aim("put", "one `ca.put` with completion, p50, over C", "p50", LOW_LEVEL, 1, C),
+    Aim("monitors", "CPU for an event, a Python callback for each, us", "CPU for an event", LOW_LEVEL, 1.5),
+    Aim("monitors", "lost at 50,000/s with a callback for each, worst run", "lost", LOW_LEVEL, 0, every_run=True),
     Aim("recording", "updates/s recorded at full speed", "updates/s at full speed", ONE, 400_000, at_least=True),
     Aim("recording", "lost of 3,000,000 at full speed, worst run", "lost at full speed", ONE, 0, every_run=True),
     Aim("recording", "lost of 2,000,000 at 400,000/s, worst run", "lost at 400,000/s", ONE, 0, every_run=True),

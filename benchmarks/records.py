@@ -10,6 +10,9 @@ from pathlib import Path
 COUNTERS = 1_000
 """Records of the monitoring rows; each put counts one of them up."""
 
+TARGET = "BENCH:target"
+"""The record that single puts go to."""
+
 STATES = 'field(ZRST,"zero") field(ONST,"one") field(TWST,"two") field(THST,"three")'
 
 
@@ -27,7 +30,12 @@ def scalar_record(i: int, name: str) -> tuple[str, float]:
 
 
 def write_records(folder: Path, scalars: int) -> str:
-    """Write ``scalars.txt`` and ``counters.txt`` (lines of a name, a tab, its value); returns the database text."""
+    """Write ``scalars.txt``, ``counters.txt`` and ``target.txt`` (lines of a name, a tab, its value).
+
+    Returns
+    -------
+    The database text.
+    """
     records, lines = [], []
     for i in range(scalars):
         name = f"BENCH:area{i // 1000}:scalar{i}"
@@ -37,5 +45,6 @@ def write_records(folder: Path, scalars: int) -> str:
     (folder / "scalars.txt").write_text("".join(lines))
     counters = [f"BENCH:counter{i}" for i in range(COUNTERS)]
     (folder / "counters.txt").write_text("".join(f"{name}\t0\n" for name in counters))
-    records += [f'record(ao,"{name}"){{field(PINI,"YES")}}' for name in counters]
+    records += [f'record(ao,"{name}"){{field(PINI,"YES")}}' for name in (*counters, TARGET)]
+    (folder / "target.txt").write_text(f"{TARGET}\t0\n")
     return "\n".join(records)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -36,18 +38,14 @@ READERS = (
     AIOCA,
     CAPROTO,
 )
-GETTERS = (
-    Client("C, bare sockets: the floor", "bare"),
-    LIBCA,
-    Client("C, libca, `ca_array_get_callback`", "read", ("callback",)),
-    DAQCA,
-    ONE_WORKER,
-    REPICS,
-    PYEPICS_PV,
-    AIOCA,
-    CAPROTO,
-)
-SUBSCRIBERS = (Client("C, libca", "monitor"), DAQCA, ONE_WORKER, REPICS, PYEPICS_PV, AIOCA, CAPROTO)
+BARE = Client("C, bare sockets: the floor", "bare")
+DAQCA_CA = Client("daqca, `daqca.ca`", "daqca_ca_client.py")
+PYEPICS_CA = Client("pyepics, `epics.ca`", "pyepics_client.py", ("how=ca",))
+OTHERS = (REPICS, PYEPICS_CA, PYEPICS_PV, AIOCA, CAPROTO)
+CALLBACK = Client("C, libca, `ca_array_get_callback`", "read", ("callback",))
+GETTERS = (BARE, LIBCA, CALLBACK, DAQCA_CA, DAQCA, ONE_WORKER, *OTHERS)
+PUTTERS = (BARE, LIBCA, DAQCA_CA, DAQCA, ONE_WORKER, *OTHERS)
+SUBSCRIBERS = (Client("C, libca", "monitor"), DAQCA, DAQCA_CA, ONE_WORKER, *OTHERS)
 
 TIME, PAUSED, P50, P99 = ("time", "ms"), ("time after a pause", "ms"), ("p50", "us"), ("p99", "us")
 
@@ -92,11 +90,22 @@ def warm(bench: Bench, results: Results) -> None:
 
 def get(bench: Bench, results: Results) -> None:
     """Gets of one connected PV, one after the other: in each run the middle and the 99th percentile of 1,000."""
+    one_by_one(bench, results, GETTERS, "get", bench.scalars)
+
+
+def put(bench: Bench, results: Results) -> None:
+    """Puts of a number to one connected PV, each waited for until its record has processed: in each run the middle and
+    the 99th percentile of 1,000. The last one is read back."""
+    one_by_one(bench, results, PUTTERS, "put", bench.target)
+
+
+def one_by_one(bench: Bench, results: Results, clients: Sequence[Client], scenario: str, names: Path) -> None:
+    """Latencies of operations that follow each other; all clients are connected, one at a time is busy."""
     with ExitStack() as stack:
         processes = {}
-        for client in bench.wanted(GETTERS):
+        for client in bench.wanted(clients):
             with results.tolerate(client.name, *P50):
-                process = stack.enter_context(bench.process(client.command("get", bench.scalars)))
+                process = stack.enter_context(bench.process(client.command(scenario, names)))
                 process.answer()
                 processes[client] = process
         for client in bench.rounds(list(processes)):

@@ -1,5 +1,5 @@
-/* The floor of a single get: bare get NAMES. One send and one receive of Channel Access bytes on a TCP connection,
- * without libca: what the machine, its kernel and the IOC take, whoever asks. */
+/* The floor of a single get or put: bare get|put NAMES. One send and one receive of Channel Access bytes on a TCP
+ * connection, without libca: what the machine, its kernel and the IOC take, whoever asks. */
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <stdint.h>
@@ -46,6 +46,32 @@ static uint32_t hear(uint16_t command, char *payload) {
     }
 }
 
+static uint64_t swapped(double value) {
+    uint64_t bits;
+    memcpy(&bits, &value, 8);
+    return __builtin_bswap64(bits);
+}
+
+static double unswapped(const char *bytes) {
+    uint64_t bits;
+    double value;
+    memcpy(&bits, bytes, 8);
+    bits = __builtin_bswap64(bits);
+    memcpy(&value, &bits, 8);
+    return value;
+}
+
+/* WRITE_NOTIFY of one DBR_DOUBLE. */
+static void put(uint32_t sid, double value, int id) {
+    char buffer[24];
+    struct message header = {htons(19), htons(8), htons(DBR_DOUBLE), htons(1), htonl(sid), htonl(id)};
+    uint64_t bits = swapped(value);
+    memcpy(buffer, &header, 16);
+    memcpy(buffer + 16, &bits, 8);
+    if (send(circuit, buffer, 24, 0) < 0) exit(1);
+    hear(19, NULL);
+}
+
 int main(int argc, char **argv) {
     struct sockaddr_in address = {.sin_family = AF_INET};
     char line[64], payload[4096];
@@ -65,18 +91,23 @@ int main(int argc, char **argv) {
     uint32_t sid = hear(18, NULL);
     puts("{\"ready\": true}");
     while (fflush(stdout), fgets(line, sizeof line, stdin) && atoi(line) > 0) {
-        int repetitions = atoi(line), right = 0;
+        int repetitions = atoi(line), right = 0, puts = strcmp(argv[1], "put") == 0;
         printf("{\"ns\": [");
         for (int i = 0; i < repetitions; i++) {
-            double start = now(), value;
-            uint64_t bits;
-            tell(15, NULL, DBR_TIME_DOUBLE, 1, sid, i); /* READ_NOTIFY */
-            hear(15, payload);
+            double start = now();
+            if (puts) {
+                put(sid, i + 1, i);
+            } else {
+                tell(15, NULL, DBR_TIME_DOUBLE, 1, sid, i); /* READ_NOTIFY */
+                hear(15, payload);
+            }
             printf("%s%.0f", i ? "," : "", 1e9 * (now() - start));
-            memcpy(&bits, payload + 16, 8);
-            bits = __builtin_bswap64(bits);
-            memcpy(&value, &bits, 8);
-            right += value == expected[0];
+            right += !puts && unswapped(payload + 16) == expected[0];
+        }
+        if (puts) {
+            tell(15, NULL, DBR_TIME_DOUBLE, 1, sid, 0);
+            hear(15, payload);
+            right = unswapped(payload + 16) == repetitions ? repetitions : 0;
         }
         printf("], \"right\": %d, \"n\": %d}\n", right, repetitions);
     }

@@ -1,7 +1,7 @@
-/* Reads of many PVs and of one, by libca: read cold|warm|get NAMES [plain|callback].
+/* Reads of many PVs and of one, by libca: read cold|warm|get|put NAMES [plain|callback].
  * cold: search, connect and read in a fresh client. warm: read again and again without a pause, for as many
  * seconds as each line of input says.
- * get: single gets of the first PV, as many as each line of input says. Callbacks are the faster way for
+ * get, put: single gets of the first PV, or puts with completion, as many as each line of input says. Callbacks are the faster way for
  * many PVs; `plain` is the usual way of scripts in C: no callbacks, one ca_pend_io for all. */
 #include <epicsEvent.h>
 
@@ -102,6 +102,36 @@ static void single_gets(int callback) {
     }
 }
 
+static void on_put(struct event_handler_args args) {
+    if (args.status == ECA_NORMAL) epicsEventSignal(all_done);
+}
+
+/* Puts with completion, counting up; the last one is read back. */
+static void single_puts(void) {
+    char line[64];
+    chid channel;
+    double value = 0;
+    check(ca_context_create(ca_enable_preemptive_callback), "context");
+    check(ca_create_channel(names[0], NULL, NULL, 0, &channel), names[0]);
+    check(ca_pend_io(10.0), "connect");
+    puts("{\"ready\": true}");
+    while (fflush(stdout), fgets(line, sizeof line, stdin) && atoi(line) > 0) {
+        int repetitions = atoi(line);
+        printf("{\"ns\": [");
+        for (int i = 0; i < repetitions; i++) {
+            double start = now();
+            value = i + 1;
+            check(ca_array_put_callback(DBR_DOUBLE, 1, channel, &value, on_put, NULL), "put");
+            ca_flush_io();
+            epicsEventWaitWithTimeout(all_done, 5.0);
+            printf("%s%.0f", i ? "," : "", 1e9 * (now() - start));
+        }
+        check(ca_array_get(DBR_DOUBLE, 1, channel, &value), "get");
+        check(ca_pend_io(5.0), "get");
+        printf("], \"right\": %d, \"n\": %d}\n", value == repetitions ? repetitions : 0, repetitions);
+    }
+}
+
 int main(int argc, char **argv) {
     if (argc < 3) return 2;
     int plain = argc > 3 && strcmp(argv[3], "plain") == 0;
@@ -139,6 +169,8 @@ int main(int argc, char **argv) {
             }
             printf("], \"right\": %d, \"n\": %d}\n", right, count);
         }
+    } else if (strcmp(argv[1], "put") == 0) {
+        single_puts();
     } else {
         single_gets(argc > 3 && strcmp(argv[3], "callback") == 0);
     }

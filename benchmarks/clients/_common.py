@@ -53,6 +53,20 @@ class Adapter:
         """A function that gets the first name, connected, from its server."""
         raise NotImplementedError
 
+    def puts(self, values: Sequence[float]) -> list[int]:
+        """Put each of these values to the first name and wait until it is confirmed: nanoseconds each."""
+        times = []
+        put, clock = self.putter(), time.perf_counter_ns
+        for value in values:
+            start = clock()
+            put(value)
+            times.append(clock() - start)
+        return times
+
+    def putter(self) -> Callable[[float], object]:
+        """A function that puts to the first name, connected, and waits until its server confirms it."""
+        raise NotImplementedError
+
     def monitor(self, tally: Tally) -> None:
         """Subscribe to every name; ``tally.seen(value, index)`` gets each update, with time and alarm at hand."""
         raise NotImplementedError
@@ -128,6 +142,17 @@ def get(adapter: Adapter, expected: Sequence[float]) -> None:
         say(ns=times, right=sum(1 for value in values if value == expected[0]), n=len(values))
 
 
+def put(adapter: Adapter, expected: Sequence[float]) -> None:
+    """Single puts with completion to one connected PV, as many as the command says, counting up; then it is read."""
+    adapter.puts([0.0] * 100)
+    say(ready=True)
+    for command in commands(adapter):
+        n = int(command)
+        times = adapter.puts([float(i + 1) for i in range(n)])
+        values, _ = adapter.gets(1)
+        say(ns=times, right=n if values == [float(n)] else 0, n=n)
+
+
 class Tally:
     """Counts the updates of counters that only ever go up by one."""
 
@@ -188,7 +213,7 @@ def memory(adapter: Adapter, expected: Sequence[float]) -> None:
         say(**tally.summary())
 
 
-SCENARIOS = {scenario.__name__: scenario for scenario in (cold, warm, get, monitor, memory)}
+SCENARIOS = {scenario.__name__: scenario for scenario in (cold, warm, get, put, monitor, memory)}
 
 
 def play(make: Callable[..., Adapter], *more: Callable[..., None]) -> None:
@@ -197,7 +222,7 @@ def play(make: Callable[..., Adapter], *more: Callable[..., None]) -> None:
     with open(path) as file:
         rows = [line.split("\t") for line in file]
     names, expected = [row[0] for row in rows], [float(row[1]) for row in rows]
-    adapter = make(names[:1] if scenario == "get" else names, **dict(item.split("=") for item in rest))
+    adapter = make(names[:1] if scenario in ("get", "put") else names, **dict(item.split("=") for item in rest))
     if scenario not in ("memory",):
         adapter.start()
     try:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from _common import Adapter, Tally, play
-from aioca import FORMAT_TIME, caget, camonitor, purge_channel_caches
+from aioca import FORMAT_TIME, caget, camonitor, caput, purge_channel_caches
 
 
 class Aioca(Adapter):
@@ -36,6 +36,18 @@ class Aioca(Adapter):
                 times.append(clock() - start)
                 values.append(value)
             return values, times
+
+        return self.loop.run_until_complete(loop())
+
+    def puts(self, values: Sequence[float]) -> list[int]:
+        async def loop() -> list[int]:
+            times = []
+            name, clock = self.names[0], time.perf_counter_ns
+            for value in values:
+                start = clock()
+                await caput(name, value, wait=True)
+                times.append(clock() - start)
+            return times
 
         return self.loop.run_until_complete(loop())
 

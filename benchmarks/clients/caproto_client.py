@@ -54,6 +54,11 @@ class Caproto(Adapter):
         pv = self.pvs[0]
         return lambda: pv.read(data_type="time").data[0]
 
+    def putter(self) -> Callable[[float], object]:
+        self.connect()
+        pv = self.pvs[0]
+        return lambda value: pv.write([value], wait=True)
+
     def monitor(self, tally: Tally) -> None:
         self.connect()
         self.kept = []

@@ -44,6 +44,11 @@ class Daqca(Adapter):
         self.opened().connect([name])
         return lambda: get(name).value
 
+    def putter(self) -> Callable[[float], object]:
+        name, put = self.names[0], self.opened().put
+        self.opened().connect([name])
+        return lambda value: put(name, value)
+
     def tally(self, n: int) -> Tally:
         return Columns(n)
 

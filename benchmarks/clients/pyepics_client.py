@@ -22,6 +22,11 @@ class Many(Adapter):
         pv.wait_for_connection(10)
         return pv.get
 
+    def putter(self) -> Callable[[float], object]:
+        pv = epics.PV(self.names[0], auto_monitor=False)
+        pv.wait_for_connection(10)
+        return lambda value: pv.put(value, wait=True)
+
     def monitor(self, tally: Tally) -> None:
         def updater(index: int) -> Callable[..., None]:
             return lambda value, **_: tally.seen(value, index)
@@ -29,6 +34,32 @@ class Many(Adapter):
         mask = dbr.DBE_VALUE | dbr.DBE_ALARM
         self.pvs = [
             epics.PV(name, form="time", auto_monitor=mask, callback=updater(index))
+            for index, name in enumerate(self.names)
+        ]
+
+
+class LowLevel(Many):
+    """The functions of ``epics.ca``, which the objects above use."""
+
+    def channel(self, name: str) -> int:
+        channel = ca.create_channel(name)
+        assert ca.connect_channel(channel, timeout=10)
+        return channel
+
+    def getter(self) -> Callable[[], float]:
+        channel, get = self.channel(self.names[0]), ca.get
+        return lambda: get(channel)
+
+    def putter(self) -> Callable[[float], object]:
+        channel, put = self.channel(self.names[0]), ca.put
+        return lambda value: put(channel, value, wait=True)
+
+    def monitor(self, tally: Tally) -> None:
+        def updater(index: int) -> Callable[..., None]:
+            return lambda value, **_: tally.seen(value, index)
+
+        self.subscriptions = [
+            ca.create_subscription(self.channel(name), use_time=True, callback=updater(index))
             for index, name in enumerate(self.names)
         ]
 
@@ -64,7 +95,8 @@ class Recipe(Many):
 
 
 def make(names: Sequence[str], **options: str) -> Adapter:
-    return (Recipe if options.pop("how", "") == "recipe" else Many)(names, **options)
+    how = {"recipe": Recipe, "ca": LowLevel}.get(options.pop("how", ""), Many)
+    return how(names, **options)
 
 
 if __name__ == "__main__":

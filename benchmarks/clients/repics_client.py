@@ -25,6 +25,10 @@ class Repics(Adapter):
         name, caget = self.names[0], ca.caget
         return lambda: caget(name)
 
+    def putter(self) -> Callable[[float], object]:
+        name, caput = self.names[0], ca.caput
+        return lambda value: caput(name, value, wait=True)
+
     def monitor(self, tally: Tally) -> None:
         self.subscriptions = ca.camonitor(self.names, tally.seen, all_updates=True)
 

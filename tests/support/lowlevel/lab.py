@@ -52,9 +52,12 @@ class Lab:
             self._chids[name] = chid
         return self._chids[name]
 
-    def forget(self, name: str) -> None:
-        """Make a new channel for a record when it is asked for again."""
+    def anew(self, ending: str) -> Any:
+        """Return a new connected channel of a record that is only read: nothing has been asked of it yet."""
+        name = self.shared + ending
+        self.ca.clear_channel(self.ca.create_channel(name))
         self._chids.pop(name, None)
+        return self._connected(name)
 
     def printed(self, call: Callable[[], Any]) -> str:
         """Return what a call prints."""

@@ -23,59 +23,31 @@ class _Number(enum.IntEnum):
     TWO = 2
 
 
+_NUMBERS = (0, 1, -1, 2, 3, 15, 16, 100, 127, 128, 200, 256, 40_000, 70_000, 2**31, -(2**31), 2**40)
+_FLOATS = (1.0, 1.5, -2.75, 1e10, 1e300, float("nan"), float("inf"))
+_SCALARS = (
+    *(np.float32(1.5), np.float64(2.5), np.int8(-3), np.uint8(200), np.int64(7), np.uint64(2**40)),
+    *(np.bool_(True), np.str_("5"), np.bytes_(b"5"), _Number.TWO, Decimal("1.5"), Fraction(3, 2), 1 + 2j),
+)
+_NUMERIC_TEXTS = ("5", "0x1F", "0b11", "0o17", " 7 ", "-3", "1e3", "1.5", "1_000", "nan")
+_TEXTS = ("", " ", "text", "On", "state TW", "No such state", "Passive", "Grüße", "µ", "a\0b", "two\nlines")
+_BYTES = (b"5", b"0x1F", b"On", b"bytes", b"", b"\xff\xfe", b"x" * 40)
+_LISTS = (
+    *([1, 2, 3], (4, 5), [], (), [7], [1.5, 2.5], [True, False], ["a", "b"], ["1", "2"], [b"a", b"b"]),
+    *([None], [1, None], [300], [-1, 200], [[1, 2], [3, 4]], ["x" * 40], ["Grüße", ""], [1, "a"], {}, {1: 2}),
+)
+_DTYPES = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "float32", "float64")
 VALUES: dict[str, Any] = {
-    **{repr(value): value for value in (0, 1, -1, 2, 3, 15, 16, 100, 127, 128, 200, 256, 40_000, 70_000, 2**31, 2**40)},
-    "-2**31": -(2**31),
+    **{repr(value): value for value in (*_NUMBERS, *_FLOATS, True, False, None)},
+    **{f"{type(value).__name__} {value}": value for value in _SCALARS},
+    **{repr(value): value for value in (*_NUMERIC_TEXTS, *_TEXTS, *_BYTES, *_LISTS)},
+    **{f"{dtype} array": np.array([1, 2, 3]).astype(dtype) for dtype in _DTYPES},
     "10**400": 10**400,
-    **{repr(value): value for value in (1.0, 1.5, -2.75, 1e10, 1e300, float("nan"), float("inf"))},
-    **{repr(value): value for value in (True, False, None)},
-    **{
-        repr(value): value
-        for value in (
-            *(np.float32(1.5), np.float64(2.5), np.int8(-3), np.uint8(200), np.int64(7), np.uint64(2**40)),
-            *(np.bool_(True), np.str_("5"), np.bytes_(b"5")),
-        )
-    },
-    "an IntEnum": _Number.TWO,
-    "a Decimal": Decimal("1.5"),
-    "a Fraction": Fraction(3, 2),
-    "a complex": 1 + 2j,
-    **{
-        repr(value): value
-        for value in (
-            *(
-                "5",
-                "0x1F",
-                "0b11",
-                "0o17",
-                " 7 ",
-                "-3",
-                "1e3",
-                "1.5",
-                "1_000",
-                "nan",
-                "",
-                " ",
-                "text",
-                "On",
-                "state TW",
-            ),
-            *("No such state", "Passive", "Grüße", "µ", "a\0b", "two\nlines"),
-        )
-    },
     "text of 39": "x" * 39,
     "text of 40": "x" * 40,
     "text of 300": "x" * 300,
     "39 bytes in 38 letters": "x" * 37 + "é",
     "41 bytes in 39 letters": "x" * 37 + "éé",
-    **{repr(value): value for value in (b"5", b"0x1F", b"On", b"bytes", b"", b"\xff\xfe", b"x" * 40)},
-    **{
-        repr(value): value
-        for value in (
-            *([1, 2, 3], (4, 5), [], (), [7], [1.5, 2.5], [True, False], ["a", "b"], ["1", "2"], [b"a", b"b"]),
-            *([None], [1, None], [300], [-1, 200], [[1, 2], [3, 4]], ["x" * 40], ["Grüße", ""], [1, "a"], {}, {1: 2}),
-        )
-    },
     "8 numbers": list(range(8)),
     "9 numbers": list(range(9)),
     "200 numbers": list(range(200)),
@@ -86,14 +58,10 @@ VALUES: dict[str, Any] = {
     "a memoryview": memoryview(b"ab"),
     "an array.array": array.array("d", [1.5, 2.5]),
     "an object": object(),
-    **{
-        f"{dtype} array": np.array([1, 2, 3]).astype(dtype)
-        for dtype in ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "float32", "float64")
-    },
     "float array": np.array([1.5, -2.5]),
     "large float array": np.array([1e300, -1e300]),
     "nan array": np.array([np.nan, 1.0]),
-    "int64 array": np.array([2**40, -1]),
+    "int64 array, large": np.array([2**40, -1]),
     "complex array": np.array([1 + 2j]),
     "text array": np.array(["a", "bcd"]),
     "bytes array": np.array([b"a", b"bcd"]),

@@ -149,15 +149,7 @@ def incomplete(lab: Lab) -> Iterator[Call]:
 
 def _alone(lab: Lab, ending: str, call: Callable[[Any], Any]) -> Any:
     """Make a call with a channel that nothing has been read from."""
-    chid = lab.ca.create_channel(lab.shared + ending)
-    lab.ca.clear_channel(chid)
-    chid = lab.ca.create_channel(lab.shared + ending)
-    lab.ca.connect_channel(chid, timeout=5)
-    try:
-        return call(chid)
-    finally:
-        lab.ca.clear_channel(chid)
-        lab.forget(lab.shared + ending)
+    return call(lab.anew(ending))
 
 
 def _complete_metadata(lab: Lab, ending: str) -> Any:
