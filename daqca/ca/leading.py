@@ -110,7 +110,8 @@ class Leading(Loop):
         link = self._links.get(channels.circuit.item(slot))
         if link is None or not link.reader.acquire(blocking=False):
             return None
-        circuit, counts, patience = link.circuit, link.counts, link.patience
+        circuit, counts = link.circuit, link.counts
+        patience = link.read_patience if command == _READ_NOTIFY else link.write_patience
         try:
             with self.lock:
                 if (

@@ -34,6 +34,11 @@ log = logging.getLogger("daqca.ca")
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 _MAX_READS = 8
 _MAX_DATAGRAMS = 64
+_GATHER = 1e-3
+"""Seconds for which the I/O thread lets updates gather, when they come in a dense trickle: each time it wakes costs as
+much as some hundred events. It is also the longest time that this delays them. Who waits for an answer reads itself."""
+_PROMPT, _LITTLE, _MANY_TRICKLES = 2e-4, 4096, 8
+"""It is a trickle if little came, and nearly at once, so many times in a row: seconds, bytes, times."""
 
 _loops: weakref.WeakSet[Loop] = weakref.WeakSet()
 """The live ones, only for the child of a fork, which must drop their sockets."""
@@ -74,6 +79,7 @@ class Loop:
         self._epoll.register(self._wake_read, _IN)
         self._epoll.register(self._udp.fileno(), _IN)
         self._sleeps_until = 0.0
+        self._received_bytes = self._trickles = 0
         self.before_turn: Callable[[], None] | None = None
         self._thread = threading.Thread(target=self._run, name="daqca-ca", daemon=True) if threaded else None
         _loops.add(self)
@@ -94,6 +100,8 @@ class Loop:
         while not self.is_closed:
             try:
                 self.turn()
+                if self._trickles >= _MANY_TRICKLES:
+                    time.sleep(_GATHER)
             except Exception:
                 if self.is_closed:
                     return
@@ -114,7 +122,9 @@ class Loop:
             search = self.shard.searcher.next_time(now)
             self._sleeps_until = due if search is None else min(due, search)
             timeout = min(max(self._sleeps_until - now, 0.0), longest)
+        before, received = time.monotonic(), self._received_bytes
         ready = self._epoll.poll(timeout)
+        is_prompt = time.monotonic() - before < _PROMPT
         for fd, mask in ready:
             link = self._by_fd.get(fd)
             if link is not None:
@@ -124,6 +134,8 @@ class Loop:
             elif fd == self._wake_read:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake_read, 4096)
+        is_trickle = is_prompt and 0 < self._received_bytes - received < _LITTLE
+        self._trickles = self._trickles + 1 if is_trickle else 0
 
     def _serve(self, link: Link, mask: int) -> None:
         if link.circuit.state == CircuitState.CONNECTING:
@@ -138,6 +150,7 @@ class Loop:
             for _ in range(_MAX_READS):
                 more = link.receive()
                 if link.counts:
+                    self._received_bytes += link.counts[-1]
                     self._received(link)
                 if not more:
                     return

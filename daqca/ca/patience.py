@@ -6,8 +6,8 @@ server and client share one; and a server may be far away. So both are tried, an
 
 from __future__ import annotations
 
-LOOKS = 40
-"""So often somebody awake looks before it sleeps after all: some 50 us."""
+LOOKS = 100
+"""So often somebody awake looks before it sleeps after all: some 130 us."""
 _TRIAL = 128
 """Every so many answers the other way is tried again."""
 _QUICK = 20e-6

@@ -44,8 +44,8 @@ class Link:
         What the epoll waits for.
     since
         When it began to connect.
-    patience
-        How its leaders wait.
+    read_patience, write_patience
+        How its leaders wait for values, and for puts to be confirmed.
     counts
         Bytes that were read into the circuit's buffer and not decoded yet; 0: the server closed.
     at_risk
@@ -66,10 +66,11 @@ class Link:
         "counts",
         "fd",
         "mask",
-        "patience",
+        "read_patience",
         "reader",
         "since",
         "sock",
+        "write_patience",
     )
 
     def __init__(self, circuit: Circuit, now: float):
@@ -84,7 +85,7 @@ class Link:
         self.fd = self.sock.fileno()
         self.reader = threading.RLock()
         self.mask = select.EPOLLOUT
-        self.patience = Patience()
+        self.read_patience, self.write_patience = Patience(), Patience()
         self._poll = select.poll()
         self._poll.register(self.fd, select.POLLIN)
         self.since = now
