@@ -45,6 +45,8 @@ class Circuit(Replies):
         The messages that open the circuit (see `greeting`).
     conn_tmo
         Seconds of silence after which the server is asked for an echo.
+    payload_limit
+        The largest value in bytes that is taken in; None: any.
 
     Attributes
     ----------
@@ -61,6 +63,7 @@ class Circuit(Replies):
         requests: Requests,
         greeting: bytes = b"",
         conn_tmo: float = 30.0,
+        payload_limit: int | None = None,
     ):
         super().__init__(index, address, channels, subscriptions, requests)
         self.state = CircuitState.CONNECTING
@@ -69,7 +72,7 @@ class Circuit(Replies):
         self.last_heard = 0.0
         self.echo_sent: float | None = None
         self.received = 0
-        self._stream = Stream(self.name, self)
+        self._stream = Stream(self.name, self, protocol.MAX_PAYLOAD if payload_limit is None else payload_limit)
         self.get_buffer = self._stream.get_buffer
         self.is_between_messages = self._stream.is_between_messages
         self._is_unresponsive = False

@@ -197,8 +197,7 @@ class Context(Leading):
     def set_events(self, on: bool) -> None:
         """Flow control: have the servers hold back and merge updates, or resume."""
         with self.lock:
-            for circuit in self.shard.circuits.values():
-                circuit.set_events(on)
+            self.shard.set_events(on)
             self._pump()
 
     def stats(self) -> dict[str, Any]:
@@ -215,8 +214,8 @@ class Context(Leading):
                 "subscriptions": len(shard.subscriptions),
                 "batches": self.batches,
                 "events": self.events,
-                "bytes_received": sum(circuit.received for circuit in shard.circuits.values()),
-                "stray_messages": sum(circuit.stray for circuit in shard.circuits.values()),
+                "bytes_received": shard.past_received + sum(circuit.received for circuit in shard.circuits.values()),
+                "stray_messages": shard.past_stray + sum(circuit.stray for circuit in shard.circuits.values()),
                 "protocol_errors": shard.protocol_errors,
                 "searches_sent": searcher.sent,
                 "searches_answered": searcher.answered,

@@ -24,6 +24,9 @@ from daqca.events import EVENT, BatchBuilder, Kind, Reason, Records, join, pick
 ECA_DISCONN = 24
 """Message number of ECA_DISCONN: virtual circuit disconnect."""
 
+ECA_TOLARGE = 9
+"""Message number of ECA_TOLARGE: larger than EPICS_CA_MAX_ARRAY_BYTES allows."""
+
 _CHAR = 4
 _DOUBLES = (6, 13, 20)
 # Plain numbers: looking a member up in an enum takes longer than decoding an event.
@@ -214,6 +217,22 @@ class Replies(Requester):
             row = builder.rows[-1]
             if isinstance(row[6], float) and row[6] < 0:
                 builder.rows[-1] = (*row[:6], row[6] + 256.0, *row[7:])
+
+    def too_large(self, command: int, p2: int, size: int, builder: BatchBuilder) -> None:
+        """See `Receiver.too_large`: the get fails, or the update is told to be refused."""
+        now = time.time_ns()
+        if command == _READ_NOTIFY:
+            row = self._requests.row(p2)
+            if row >= 0 and self._requests.circuit[row] == self.index:
+                self._requests.release(row)
+                slot = int(self._requests.slot[row])
+                builder.rows.append((slot, _KIND_FAILED, 0, ECA_TOLARGE, 0, now, 0.0, 0, p2))
+                return
+        elif p2 < self._subscriptions.capacity and self._subscriptions.sent_on[p2] == self.index:
+            slot, label = int(self._subscriptions.slot[p2]), int(self._subscriptions.label[p2])
+            builder.rows.append((slot, _KIND_REFUSED, 0, ECA_TOLARGE, 0, now, 0.0, 0, label))
+            return
+        self.stray += 1
 
     def _written(self, p1: int, p2: int, builder: BatchBuilder) -> None:
         requests = self._requests

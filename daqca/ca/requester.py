@@ -26,6 +26,8 @@ class Requester:
     ----------
     out
         What is to be sent, in order.
+    sent
+        Bytes that were sent (see `was_sent`).
     minor_version
         Of the server; older ones do not know every request.
     """
@@ -35,6 +37,7 @@ class Requester:
         self.minor_version = protocol.MINOR_VERSION
         self.events_off = False
         self.out: deque[memoryview] = deque()
+        self.sent = 0
         self._queued = 0
         self._unsent: deque[tuple[int, Slots]] = deque()
         """Of values without completion: how much had been queued with them, and their channels."""
@@ -54,21 +57,28 @@ class Requester:
         self.out.append(memoryview(header))
         self._queued += protocol.HEADER_SIZE
 
+    def was_sent(self, n: int) -> None:
+        """`n` bytes of the queue were sent."""
+        self.sent += n
+        out = self.out
+        while out and n >= len(out[0]):
+            n -= len(out.popleft())
+        if n:
+            out[0] = out[0][n:]
+
     def _note_write(self, slots: Slots) -> None:
         """Values were queued that no server will confirm: while they are here, they can be lost with the circuit."""
-        sent = self._queued - self.backlog()
-        while self._unsent and self._unsent[0][0] <= sent:
+        while self._unsent and self._unsent[0][0] <= self.sent:
             self._unsent.popleft()
         self._unsent.append((self._queued, slots))
 
     def backlog(self) -> int:
         """Bytes that wait to be sent."""
-        return sum(map(len, self.out))
+        return self._queued - self.sent
 
     def unsent_writes(self) -> Slots:
         """The channels of values without completion that were not, or not wholly, sent; one slot for each value."""
-        sent = self._queued - self.backlog()
-        unsent = [slots for end, slots in self._unsent if end > sent]
+        unsent = [slots for end, slots in self._unsent if end > self.sent]
         return np.concatenate(unsent) if unsent else np.empty(0, np.uint32)
 
     def create(self, slots: Slots) -> None:

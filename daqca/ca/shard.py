@@ -70,6 +70,9 @@ class Shard:
         self.beacons_heard = 0
         self.beacon_anomalies = 0
         """Beacons that told of a new, restarted or healed server."""
+        self.past_received = self.past_stray = 0
+        """Bytes, and messages that were nobody's, of circuits that are closed."""
+        self._events_on = True
         self._greeting = greeting(user, host)
         self._by_address: dict[Address, Circuit] = {}
         self._failures: dict[Address, int] = {}
@@ -313,21 +316,31 @@ class Shard:
                 self.requests,
                 self._greeting,
                 self.settings.conn_tmo,
+                self.settings.payload_limit,
             )
+            circuit.set_events(self._events_on)
             self._next_index += 1
             self.circuits[circuit.index] = self._by_address[address] = circuit
             self.to_open.append(circuit)
         return circuit
 
     def _warn_duplicates(self, slots: Slots, address: Address) -> None:
+        told: dict[str, list[str]] = {}
         for slot in slots.tolist():
             circuit = self.circuits.get(int(self.channels.circuit[slot]))
             if circuit is None or circuit.address == address or slot in self.duplicates:
                 continue
             self.duplicates[slot] = address
-            log.warning(
-                "%s: two servers have it; using %s, ignoring %s:%d", self.channels.names[slot], circuit.name, *address
-            )
+            told.setdefault(circuit.name, []).append(self.channels.names[slot])
+        for name, names in told.items():
+            more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+            log.warning("%s%s: two servers have it; using %s, ignoring %s:%d", names[0], more, name, *address)
+
+    def set_events(self, on: bool) -> None:
+        """Flow control: have all servers, also those to come, hold back and merge updates, or resume."""
+        self._events_on = on
+        for circuit in self.circuits.values():
+            circuit.set_events(on)
 
     def datagrams(self, now: float) -> list[bytes]:
         """What is to be sent to every search address now; name servers are asked the same on their circuits."""
@@ -382,6 +395,8 @@ class Shard:
 
     def closed(self, circuit: Circuit, reason: Reason, now: float) -> None:
         """The TCP connection of a circuit is gone, or was never made: its channels go back to search."""
+        self.past_received += circuit.received
+        self.past_stray += circuit.stray
         was_up = circuit.state in (CircuitState.UP, CircuitState.UNRESPONSIVE)
         slots = circuit.close(reason, self.builder)
         self.circuits.pop(circuit.index, None)

@@ -122,11 +122,7 @@ class Link:
                     buffers = [out[i] for i in range(min(len(out), _MAX_BUFFERS))]
                     sent.extend(map(self.sock.sendmsg, (buffers,), _NO_ANCILLARY, _FLAGS))
                 self.at_risk = True
-                n = sent.pop()
-                while out and n >= len(out[0]):
-                    n -= len(out.popleft())
-                if n:
-                    out[0] = out[0][n:]
+                self.circuit.was_sent(sent.pop())
                 self.at_risk = False
         except OSError as error:
             return error.errno in AGAIN

@@ -48,6 +48,9 @@ class Receiver(Protocol):
     ) -> None:
         """One message; its payload is at ``payload[start : start + size]`` (for good, if `keep`)."""
 
+    def too_large(self, command: int, p2: int, size: int, builder: BatchBuilder) -> None:
+        """A value of `size` bytes, which is more than is taken in; it is passed over."""
+
     def controls(self, messages: npt.NDArray[np.void], builder: BatchBuilder, count: int | None = None) -> None:
         """Messages without payload, array of `HEADER`; `count` if that of the only one is above 65,535."""
 
@@ -67,11 +70,24 @@ class Stream:
         Of the server, for errors.
     receiver
         Is given the messages.
+    limit
+        The largest payload in bytes that is taken in; larger ones are told to the receiver and passed over.
     """
 
-    __slots__ = ("_buffer", "_end", "_large", "_large_filled", "_large_header", "_name", "_receiver", "_view")
+    __slots__ = (
+        "_buffer",
+        "_end",
+        "_large",
+        "_large_filled",
+        "_large_header",
+        "_limit",
+        "_name",
+        "_receiver",
+        "_skip",
+        "_view",
+    )
 
-    def __init__(self, name: str, receiver: Receiver):
+    def __init__(self, name: str, receiver: Receiver, limit: int = protocol.MAX_PAYLOAD):
         self._name = name
         self._receiver = receiver
         self._buffer = bytearray(BUFFER_SIZE)
@@ -79,11 +95,13 @@ class Stream:
         self._end = 0
         self._large: memoryview | None = None
         self._large_filled = 0
+        self._limit = limit
+        self._skip = 0
         self._large_header = (0, 0, 0, 0, 0)
 
     def is_between_messages(self) -> bool:
         """Whether nothing of a message was received whose rest is to come."""
-        return not self._end and self._large is None
+        return not self._end and self._large is None and not self._skip
 
     def get_buffer(self) -> memoryview:
         """Where the next bytes from the network are to be put."""
@@ -99,6 +117,11 @@ class Stream:
         ProtocolError
             The bytes are not Channel Access. Events decoded before are in `builder`.
         """
+        if self._skip:
+            passed = min(n, self._skip)
+            self._skip -= passed
+            n -= passed
+            self._buffer[:n] = self._buffer[passed : passed + n]
         if self._large is None:
             self._end += n
             self._decode(builder)
@@ -122,6 +145,11 @@ class Stream:
                     start += 8
                     protocol.check_size(size, f"message {command} of the server {self._name}")
                 following = start + size
+                if size > self._limit and command in _VALUES:
+                    self._receiver.too_large(command, p2, size, builder)
+                    self._skip = max(following - end, 0)
+                    pos = min(following, end)
+                    continue
                 if following > end:
                     if command not in _COMMANDS:
                         # Said at once: who waits for the rest of garbage may wait for ever.

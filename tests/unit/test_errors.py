@@ -10,7 +10,7 @@ import re
 import pytest
 
 from daqca import errors
-from daqca.errors import ChannelError, DaqcaError
+from daqca.errors import CASeverityException, ChannelAccessGetFailure, ChannelError, DaqcaError
 
 LEAVES = {
     "PVNotFoundError": LookupError,
@@ -27,6 +27,7 @@ LEAVES = {
     "WorkerError": RuntimeError,
     "RecordingError": OSError,
 }
+LOW_LEVEL = ("ChannelAccessException", "CASeverityException", "ChannelAccessGetFailure")
 ALL = sorted(
     (cls for _, cls in inspect.getmembers(errors, inspect.isclass) if cls.__module__ == errors.__name__),
     key=lambda cls: cls.__name__,
@@ -36,6 +37,10 @@ ALL = sorted(
 def make(cls: type[DaqcaError]) -> DaqcaError:
     if issubclass(cls, ChannelError):
         return cls("get X:ai: nothing came; see the IOC", pvname="X:ai", operation="get", eca=80)
+    if issubclass(cls, CASeverityException):
+        return cls("put", "Write access denied")
+    if issubclass(cls, ChannelAccessGetFailure):
+        return cls("get X:ai: read access denied", 4096, 368)
     return cls("open run.h5: the disk is full; free some space")
 
 
@@ -62,7 +67,7 @@ def test_the_tree_in_the_docstring_is_the_real_one() -> None:
 
 
 def test_there_is_no_error_outside_the_tree() -> None:
-    assert {cls.__name__ for cls in ALL} == {"DaqcaError", "ChannelError", *LEAVES}
+    assert {cls.__name__ for cls in ALL} == {"DaqcaError", "ChannelError", *LOW_LEVEL, *LEAVES}
     assert all(issubclass(cls, DaqcaError) for cls in ALL)
 
 

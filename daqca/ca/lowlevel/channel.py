@@ -21,7 +21,8 @@ _CONNECTED = int(State.CONNECTED)
 _numbers = itertools.count(0x1000, 8)
 """Numbers of channels: none is ever used twice in a process."""
 
-ConnectionCallback = Callable[..., Any]
+Callback = Callable[..., Any]
+ConnectionCallback = Callback
 """Called with ``pvname``, ``chid`` (its number) and ``conn``."""
 
 
@@ -49,19 +50,27 @@ class Channel(chid_t):
     callbacks, access_event_callback
         Whom to tell of connections, and of access rights.
     gets
-        Gets that nobody has completed, by the type that was asked for.
+        Gets that nobody has completed, by the type that was asked for: the latest of each.
+    earlier
+        Gets that a later one of their type has followed, and that are not answered.
     puts
         Puts whose end somebody waits for.
+    writes
+        How often it was written by us.
+    states
+        The names of the states of an enum, if they were asked for since it connected.
     subscriptions
         What was subscribed to.
     """
 
     __slots__ = (
+        "_told_ahead",
         "access_event_callback",
         "begun",
         "callbacks",
         "client",
         "conn",
+        "earlier",
         "failures",
         "gets",
         "is_cleared",
@@ -69,8 +78,10 @@ class Channel(chid_t):
         "puts",
         "pvname",
         "slot",
+        "states",
         "subscriptions",
         "ts",
+        "writes",
     )
 
     def __init__(self, pvname: str, client: Client):
@@ -85,9 +96,13 @@ class Channel(chid_t):
         self.failures = 0
         self.lock = client.lock
         self.callbacks: list[ConnectionCallback] = []
-        self.access_event_callback: list[Callable[[bool, bool], Any]] = []
+        self.access_event_callback: list[Callback] = []
         self.gets: dict[int, Get] = {}
+        self.earlier: set[Get] = set()
         self.puts: set[Put] = set()
+        self.writes = 0
+        self.states: tuple[str, ...] | None = None
+        self._told_ahead: list[tuple[list[Callback], Callback]] = []
         self.subscriptions: set[Subscription] = set()
 
     __hash__ = object.__hash__
@@ -149,18 +164,43 @@ class Channel(chid_t):
         """Bit 0: may be read, bit 1: may be written; 0 if it is not connected."""
         return self.client.columns.access.item(self.slot) if self.is_connected else 0
 
+    def add_callback(self, callbacks: list[Callback], callback: Callback) -> bool:
+        """Have a callback of one of the two lists told from now on.
+
+        Returns
+        -------
+        Whether the channel is connected, so that the caller is to tell it. That it has connected may be still to
+        be told on the dispatcher's thread: this callback is left out then.
+        """
+        with self.lock:
+            callbacks.append(callback)
+            if self.is_connected and not self.conn:
+                self._told_ahead.append((callbacks, callback))
+            return self.is_connected
+
     def run_connection_callbacks(self, conn: bool, timestamp: float) -> None:
         """Tell who wants to know that the connection has changed."""
-        self.conn, self.ts, self.failures = conn, timestamp, 0
-        for callback in list(self.callbacks):
+        with self.lock:
+            self.conn, self.ts, self.failures, self.states = conn, timestamp, 0, None
+            callbacks = self._to_tell(self.callbacks)
+            self._told_ahead.clear()  # access callbacks that came after those had been told of this connection
+        for callback in callbacks:
             if callable(callback):
                 self.client.guard(callback, pvname=self.pvname, chid=int(self), conn=conn)
 
     def run_access_event_callbacks(self, read: bool, write: bool) -> None:
         """Tell who wants to know that the access rights have changed."""
-        for callback in list(self.access_event_callback):
+        with self.lock:
+            callbacks = self._to_tell(self.access_event_callback)
+        for callback in callbacks:
             if callable(callback):
                 self.client.guard(callback, read, write)
+
+    def _to_tell(self, callbacks: list[Callback]) -> list[Callback]:
+        """Those of a list that do not know yet."""
+        ahead = [callback for owner, callback in self._told_ahead if owner is callbacks]
+        self._told_ahead = [pair for pair in self._told_ahead if pair[0] is not callbacks]
+        return [callback for callback in callbacks if callback not in ahead] if ahead else list(callbacks)
 
     def __repr__(self) -> str:
         state = "cleared" if self.is_cleared else "connected" if self.is_connected else "not connected"

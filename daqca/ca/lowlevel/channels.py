@@ -11,6 +11,7 @@ from daqca.ca.eca import ECA
 from daqca.ca.lowlevel.channel import Channel, ConnectionCallback
 from daqca.ca.lowlevel.session import session
 from daqca.dbr import CS_CONN, CTRL_STRING, TIME_STRING, chid_t
+from daqca.errors import ChannelAccessException, ConfigurationError
 
 Chid = chid_t | int
 """What functions take for a channel: what `create_channel` returned, or its number."""
@@ -37,21 +38,24 @@ def create_channel(
 
     Raises
     ------
-    ConfigurationError
+    ChannelAccessException
         No PV can have this name.
     """
     if not isinstance(pvname, str):
         raise TypeError(f"create_channel takes the name of a PV, and got {pvname!r}")
+    if callable(auto_cb) and not callable(callback):
+        callback = auto_cb  # in PyEpics 3.5 these two stand the other way round
     client = session.needed()
-    channel, is_new = client.channel(pvname)
+    try:
+        channel, is_new = client.channel(pvname)
+    except ConfigurationError as error:
+        raise ChannelAccessException(f"create_channel: {error}") from error
     if is_new:
         session.channels[int(channel)] = channel
-    if callable(callback) and callback not in channel.callbacks:
-        with channel.lock:
-            channel.callbacks.append(callback)
-            tell = channel.conn
-        if tell:
-            client.guard(callback, pvname=pvname, chid=int(channel), conn=True)
+    if callable(callback) and callback not in channel.callbacks and channel.add_callback(channel.callbacks, callback):
+        client.guard(callback, pvname=pvname, chid=int(channel), conn=True)
+        if not channel.is_connected:  # lost meanwhile: that may have been told before it was told to be there
+            client.guard(callback, pvname=pvname, chid=int(channel), conn=False)
     if connect:
         connect_channel(channel)
     return channel
@@ -163,10 +167,8 @@ def replace_access_rights_event(chid: Chid, callback: Callable[[bool, bool], Any
     channel = session.channel(chid, "replace_access_rights_event")
     if callback is None:
         return
-    with channel.lock:
-        channel.access_event_callback.append(callback)
-        rights, tell = channel.access, channel.is_connected
-    if tell:
+    if channel.add_callback(channel.access_event_callback, callback):
+        rights = channel.access
         channel.client.guard(callback, bool(rights & 1), bool(rights & 2))
 
 

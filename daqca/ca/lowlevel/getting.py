@@ -41,25 +41,28 @@ def get(
     ftype
         The DBR type to ask for; None: its own.
     count
-        At most so many elements; None: all there are.
+        At most so many elements; None or 0: all there are.
     wait
         Whether to wait for the answer; if not, `get_complete` gives it later.
     timeout
         Seconds to wait for it; None: 1 + log10 of the number of elements.
     as_string
-        Whether to give it as a string: of an enum the state's name, of an array of characters the text, of other
-        arrays a description.
+        Whether to give it as a string: of an enum the state's name, of an array of characters the text (if it has
+        less than `AUTOMONITOR_MAXLENGTH` elements), of other arrays a description.
     as_numpy
         Whether arrays are NumPy arrays; else they are ctypes arrays.
 
     Returns
     -------
-    The value; None if the channel is not connected, if the answer is not waited for, or if it did not come in time.
+    The value, as the server has it after this call: never a late answer to an earlier one, which `get_complete` is
+    for. None if the channel is not connected, if the answer is not waited for, or if it did not come in time.
 
     Raises
     ------
     ChannelAccessGetFailure
         The server answered with an error.
+    ChannelAccessException
+        There is no such type.
     """
     if wait and ftype is None and count is None and not as_string:
         channel = chid if type(chid) is Channel else session.channel(chid, "get")
@@ -88,21 +91,42 @@ def get_with_metadata(
     type ``precision``, ``units``, ``enum_strs`` and limits.
     """
     channel = session.channel(chid, "get")
-    client = channel.client
     if not _connected(channel, timeout):
         return None
-    dbr_type = channel.native_type if ftype is None else int(ftype)
+    dbr_type = _type(channel, ftype)
     if dbr_type < 0:
         return None
-    wanted = 0 if count is None else min(count, channel.native_count)
-    limit = _time_limit(timeout, wanted or channel.native_count)
+    wanted = _at_most(channel, count)
+    limit = _time_limit(timeout, wanted)
     with channel.lock:
-        operation = channel.gets.get(dbr_type)
-        if operation is not None and not operation.done:  # asked for already, and not answered yet
-            return _complete(operation, count, limit, as_string, as_numpy) if wait else None
+        earlier = channel.gets.get(dbr_type)
+        if earlier is not None and not earlier.done:
+            if not wait and earlier.writes == channel.writes:  # its answer will do
+                return None
+            channel.earlier.add(earlier)
         operation = channel.gets[dbr_type] = Get(channel, dbr_type)
-    client.read(operation, wanted, limit if wait else None)
+    client_count = 1 if dbr_type == CLASS_NAME else wanted if count else 0
+    channel.client.read(operation, client_count, limit if wait else None)
     return _finish(operation, count, as_string, as_numpy, limit) if wait else None
+
+
+def _type(channel: Channel, ftype: int | None) -> int:
+    """The DBR type to ask for; -1 if that is the channel's own and not known, for it was lost just now."""
+    if ftype is None:
+        return channel.native_type
+    dbr_type = operator.index(ftype)
+    if not 0 <= dbr_type <= CLASS_NAME:
+        raise CASeverityException("get", f"{eca.message(ECA.BADTYPE)}: {dbr_type}, for {channel.pvname}")
+    return dbr_type
+
+
+def _at_most(channel: Channel, count: int | None) -> int:
+    """How many elements can come."""
+    if count is None:
+        return channel.native_count
+    if operator.index(count) < 0:
+        raise CASeverityException("get", f"{eca.message(ECA.BADCOUNT)}: {count}, for {channel.pvname}")
+    return min(count, channel.native_count)
 
 
 def _connected(channel: Channel, timeout: float | None) -> bool:

@@ -58,15 +58,18 @@ class Get(_Single):
     ----------
     dbr_type
         What was asked for.
+    writes
+        How often the channel had been written by us when it was asked for.
     row, data
         The answer, as a row of `daqca.events.Event`, and its bytes, where it is not a number.
     """
 
-    __slots__ = ("data", "dbr_type", "row")
+    __slots__ = ("data", "dbr_type", "row", "writes")
 
     def __init__(self, channel: Channel, dbr_type: int):
         super().__init__(channel)
         self.dbr_type = dbr_type
+        self.writes = channel.writes
         self.row: tuple[Any, ...] = ()
         self.data: bytes | memoryview = b""
 
@@ -76,6 +79,11 @@ class Get(_Single):
         self.status = ECA.NORMAL if row[1] == _READ else from_number(row[3])
         if isinstance(row[6], tuple):
             self.data = batch.data(*row[6])
+
+    def complete(self) -> None:
+        """See `Waiter.complete`."""
+        self.channel.earlier.discard(self)
+        super().complete()
 
 
 class Put(_Single):

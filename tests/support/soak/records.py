@@ -85,13 +85,16 @@ class Ledger:
 
     Parameters
     ----------
+    is_ordered
+        Whether all is written on one circuit. On two of them a server takes puts in any order.
     problem
         Told of what should not be.
     """
 
-    def __init__(self, pvname: str, kind: str, problem: Callable[[str], None]):
+    def __init__(self, pvname: str, kind: str, is_ordered: bool, problem: Callable[[str], None]):
         self.pvname = pvname
         self.kind = kind
+        self.is_ordered = is_ordered
         self.sent = 0
         self._problem = problem
         self._lock = threading.Lock()
@@ -104,6 +107,10 @@ class Ledger:
         """A new number, to be written now; its owner calls this."""
         self.sent += 1
         return self.sent
+
+    def value(self, number: int) -> Any:
+        """What is written for a number."""
+        return encode(self.kind, number)
 
     def returned(self, number: int, epoch: int) -> None:
         """The call that wrote a number has returned."""
@@ -122,7 +129,7 @@ class Ledger:
         """What the record has at least: the last number that was confirmed by the server of this epoch."""
         with self._lock:
             number, confirmed_in = self._confirmed
-            return number if confirmed_in == epoch else 0
+            return number if confirmed_in == epoch and self.is_ordered else 0
 
     def before(self, epoch: int) -> int:
         """The last number that can only have reached an earlier server."""
@@ -135,7 +142,7 @@ class Ledger:
         Parameters
         ----------
         least, before
-            What these were before it was asked for; -1: not to be looked at.
+            What these were before it was asked for.
         """
         try:
             number = decode(self.kind, value)

@@ -21,7 +21,7 @@ from daqca.ca.lowlevel.session import session
 from daqca.ca.lowlevel.subscription import Subscription
 from daqca.ca.sockets import Link
 
-CLASSES = (Channel, Subscription, Get, Put, Client, Context, Circuit, Link)
+CLASSES = frozenset((Channel, Subscription, Get, Put, Client, Context, Circuit, Link))
 SETTLE_S = 10.0
 """Seconds in which servers confirm that channels and subscriptions are gone."""
 
@@ -69,5 +69,5 @@ def await_empty(clients: dict[str, Client], problem: Callable[[str], None]) -> d
 def alive() -> dict[str, int]:
     """How many objects of each of our classes live."""
     gc.collect()
-    counts = Counter(type(each).__name__ for each in gc.get_objects() if isinstance(each, CLASSES))
+    counts = Counter(type(each).__name__ for each in gc.get_objects() if type(each) in CLASSES)
     return dict(counts)
