@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Iterable
 from decimal import Decimal
 from numbers import Real
 from typing import Any, NoReturn
@@ -38,6 +39,15 @@ _pack_double = struct.Struct(">d").pack
 _INTEGERS = (DBRType.SHORT, DBRType.ENUM, DBRType.CHAR, DBRType.LONG)
 
 
+def attempt(value: Any, native_type: int, max_count: int, pvname: str) -> str:
+    """The beginning of every error about a put: the value, the PV, and its type."""
+    shown = f"an array {value.shape} of {value.dtype}" if isinstance(value, np.ndarray) else repr(value)
+    if len(shown) > 60:
+        shown = shown[:57] + "..."
+    size = "" if max_count == 1 else f"[{max_count}]"
+    return f"cannot put {shown} to {pvname} ({DBRType(native_type).name}{size})"
+
+
 class _Target:
     """The PV that is put to: its type and size, and the words of an error about it."""
 
@@ -51,15 +61,8 @@ class _Target:
 
     def refuse(self, value: Any, why: str) -> NoReturn:
         """Raise ConversionError: what was put, where, and why it does not fit."""
-        shown = repr(value) if not isinstance(value, np.ndarray) else f"an array {value.shape} of {value.dtype}"
-        if len(shown) > 60:
-            shown = shown[:57] + "..."
-        size = "" if self.max_count == 1 else f"[{self.max_count}]"
-        raise ConversionError(
-            f"cannot put {shown} to {self.pvname} ({self.type.name}{size}): {why}",
-            pvname=self.pvname,
-            operation="put",
-        )
+        what = attempt(value, self.type, self.max_count, self.pvname)
+        raise ConversionError(f"{what}: {why}", pvname=self.pvname, operation="put")
 
     def check_count(self, value: Any, count: int) -> None:
         if count > self.max_count:
@@ -112,10 +115,12 @@ def encode_value(value: Any, native_type: int, max_count: int, pvname: str, enco
 def encode_as(value: Any, dbr_type: int, max_count: int, pvname: str, encoding: str = ENCODING) -> Encoded:
     """`encode_value`, for one who says which type to send: a plain one (0 to 6), PUT_ACKT or PUT_ACKS.
 
+    Text as ENUM is the number of a state.
+
     Raises
     ------
     ConversionError
-        Also if it is another type, or the value is a text and the type is ENUM: states have numbers.
+        Also if it is another type.
     """
     is_ack = dbr_type in (DBRType.PUT_ACKT, DBRType.PUT_ACKS)
     if not is_ack and not 0 <= dbr_type <= DBRType.DOUBLE:
@@ -125,25 +130,35 @@ def encode_as(value: Any, dbr_type: int, max_count: int, pvname: str, encoding: 
             pvname=pvname,
             operation="put",
         )
-    target = _Target(DBRType.ENUM if is_ack else dbr_type, max_count, pvname, encoding)
+    target = _Target(DBRType.ENUM if is_ack else dbr_type, 1 if is_ack else max_count, pvname, encoding)
     found, count, payload = _encode(value, target)
     if found == DBRType.STRING and target.type == DBRType.ENUM:
-        target.refuse(value, "a text; as ENUM the number of the state is wanted")
-    if found != target.type:  # one number, as DOUBLE
+        payload = _numbers_said(value, np.asarray(_bare(value), object).ravel().tolist(), target)
+    elif found != target.type:  # one number, as DOUBLE
         payload = _numbers(value, np.frombuffer(payload, ">f8").astype(float), target)
     return DBRType(dbr_type), count, payload
 
 
-def _encode(value: Any, target: _Target) -> Encoded:
+def _bare(value: Any) -> Any:
+    """A value without what is only its wrapping."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
-        value = value[()]
-    if isinstance(value, (bytearray, memoryview)) and (isinstance(value, bytearray) or value.format == "B"):
-        value = bytes(value)
+        return value[()]
+    if isinstance(value, bytearray) or (isinstance(value, memoryview) and value.format in ("B", "c")):
+        return bytes(value)
+    return value
+
+
+def _encode(value: Any, target: _Target) -> Encoded:
+    value = _bare(value)
     if isinstance(value, (str, bytes)):
         return _encode_text(value, target)
-    if isinstance(value, (Real, Decimal, np.bool_)) and not isinstance(value, np.timedelta64):
+    if _is_number(value):
         return _encode_number(value, target)
     return _encode_array(value, target)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (Real, Decimal, np.bool_)) and not isinstance(value, np.timedelta64)
 
 
 def _encode_number(value: Any, target: _Target) -> Encoded:
@@ -189,7 +204,10 @@ def _bytes(value: str | bytes, target: _Target) -> bytes:
         try:
             value = value.encode(target.encoding)
         except UnicodeEncodeError as error:
-            target.refuse(value, f"{value[error.start]!r} cannot be written in the encoding {target.encoding}")
+            why = f"{value[error.start]!r} cannot be written in the encoding {target.encoding} ({error.reason})"
+            target.refuse(value, why)
+        except LookupError:
+            target.refuse(value, f"there is no encoding {target.encoding!r}")
     return value
 
 
@@ -224,17 +242,23 @@ def _encode_array(value: Any, target: _Target) -> Encoded:
         target.refuse(value, f"{type(value).__name__} is neither a number, nor text, nor a sequence of them")
     try:
         array = np.asarray(value)
+        if array.dtype.kind in "UST" and (array.dtype.kind == "T" or isinstance(value, (list, tuple))):
+            array = np.array(value, object)  # each as it is: NumPy would write numbers among texts its own way
     except (ValueError, TypeError, OverflowError) as error:
         target.refuse(value, f"not an array, for the nesting is uneven or an element is unfit ({error})")
     if isinstance(value, np.ma.MaskedArray) and np.ma.getmaskarray(value).any():
         target.refuse(value, "some elements are masked; fill them first")
+    if array.ndim == 0 and array.dtype.kind in "biuf" and not isinstance(value, np.ndarray):
+        return _encode(array[()], target)  # a number of ctypes, say
     if array.ndim == 0 or array.dtype.kind not in "biufUSO":
-        target.refuse(value, f"{array.dtype} is neither a number, nor text, nor a sequence of them")
+        what = str(array.dtype) if array.ndim else type(value).__name__
+        more = "; make a list of it" if isinstance(value, Iterable) and array.ndim == 0 else ""
+        target.refuse(value, f"{what} is neither a number, nor text, nor a sequence of them{more}")
     target.check_count(value, array.size)
     array = array.ravel()
     if array.size == 1:
         item = array[0]
-        if isinstance(item, (str, bytes, Real, Decimal, np.bool_)):
+        if isinstance(item, (str, bytes)) or _is_number(item):
             return _encode(item, target)
     if array.dtype.kind in "USO" or target.type == DBRType.STRING:
         return _encode_items(value, array, target)
@@ -245,18 +269,23 @@ def _encode_items(value: Any, array: npt.NDArray[Any], target: _Target) -> Encod
     """Texts, or objects that NumPy has no type for, one by one."""
     items = array.tolist() if array.dtype.kind != "f" else list(array)
     for item in items:
-        if not isinstance(item, (str, bytes, Real, Decimal)):
+        if not (isinstance(item, (str, bytes)) or _is_number(item)):
             target.refuse(value, f"the element {item!r} is neither a number nor text")
     has_text = any(isinstance(item, (str, bytes)) for item in items)
     if target.type == DBRType.STRING or (target.type == DBRType.ENUM and has_text):
         strings = (_string(item if isinstance(item, (str, bytes)) else _number_text(item), target) for item in items)
         return DBRType.STRING, len(items), b"".join(data.ljust(MAX_STRING_SIZE, b"\0") for data in strings)
+    return target.type, len(items), _numbers_said(value, items, target)
+
+
+def _numbers_said(value: Any, items: list[Any], target: _Target) -> bytes:
+    """The numbers that texts say, and numbers, as the PV's type, big-endian."""
     numbers = [_parse(item, target) if isinstance(item, (str, bytes)) else item for item in items]
     try:
         array = np.array([float(number) for number in numbers])
     except (OverflowError, ValueError):
         target.out_of_range(value)
-    return target.type, len(items), _numbers(value, array, target)
+    return _numbers(value, array, target)
 
 
 def _numbers(value: Any, array: npt.NDArray[Any], target: _Target) -> bytes:

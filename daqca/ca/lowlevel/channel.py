@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from daqca.ca.channels import State
+from daqca.ca.channels import UNKNOWN_TYPE, State
 from daqca.dbr import CS_CLOSED, CS_CONN, CS_NEVER_CONN, CS_PREV_CONN, chid_t
 
 if TYPE_CHECKING:
@@ -150,14 +150,24 @@ class Channel(chid_t):
         return self.client.columns.native_type.item(self.slot) if self.is_connected else -1
 
     @property
+    def last_type(self) -> int:
+        """Its DBR type, also while it is not connected; 255 if it never was."""
+        return self.client.columns.native_type.item(self.slot) if self.slot >= 0 else UNKNOWN_TYPE
+
+    @property
     def native_count(self) -> int:
         """How many elements it can have; 0 if it is not connected."""
         return self.client.columns.native_count.item(self.slot) if self.is_connected else 0
 
     @property
+    def last_count(self) -> int:
+        """How many elements it can have, also while it is not connected; 0 if it never was."""
+        return self.client.columns.native_count.item(self.slot) if self.slot >= 0 else 0
+
+    @property
     def is_array(self) -> bool:
         """Whether it can have more than one element."""
-        return self.slot >= 0 and self.client.columns.native_count.item(self.slot) > 1
+        return self.last_count > 1
 
     @property
     def access(self) -> int:

@@ -23,6 +23,7 @@ from daqca.ca.lowlevel.subscription import Subscription
 from daqca.ca.lowlevel.updates import call_back, call_back_numbers
 from daqca.ca.protocol import Command, name_bytes
 from daqca.dispatcher import Dispatcher
+from daqca.errors import ChannelAccessException
 from daqca.events import Batch, Kind, has_number
 from daqca.operations import Operations, Waiter
 
@@ -150,28 +151,34 @@ class Client:
     def clear(self, channel: Channel) -> None:
         """Clear a channel: what it is asked for ends now, with ECA_CHANDESTROY, and nothing more is told of it."""
         with self.lock:
-            if channel.is_cleared:
-                return
-            for subscription in list(channel.subscriptions):
-                self.unsubscribe(subscription)
-            channel.is_cleared = True
-            self.channels.pop(channel.pvname, None)
-            for operation in (*channel.gets.values(), *channel.puts):
-                self.operations.discard(operation)
-                operation.fail(ECA.CHANDESTROY)
-            channel.gets.clear()
-            for wait in self._waits:
-                wait.look()
-            if channel.slot >= 0:
-                del self._by_slot[channel.slot]
-                if not self.context.is_closed:
+            if not channel.is_cleared:
+                self._forget(channel)
+                if channel.slot >= 0 and not self.context.is_closed:
                     self.context.remove(np.array([channel.slot], np.uint32))
+
+    def _forget(self, channel: Channel) -> None:
+        """Clear a channel on our side. The caller holds the lock, and has the context remove it."""
+        for subscription in channel.subscriptions:
+            subscription.is_ended = True
+            self._subscriptions.pop(subscription.number, None)
+        channel.subscriptions.clear()
+        channel.is_cleared = True
+        self.channels.pop(channel.pvname, None)
+        self._by_slot.pop(channel.slot, None)
+        for operation in (*channel.gets.values(), *channel.puts):
+            self.operations.discard(operation)
+            operation.fail(ECA.CHANDESTROY)
+        channel.gets.clear()
+        for wait in self._waits:
+            wait.look()
 
     def subscribe(self, subscription: Subscription) -> None:
         """Begin to watch what `subscription` says."""
         self.begin()
         channel = subscription.channel
         with self.lock:
+            if channel.is_cleared:
+                raise ChannelAccessException(f"create_subscription: {channel.pvname} was cleared; create it again")
             self._subscriptions[subscription.number] = subscription
             channel.subscriptions.add(subscription)
             ids = self.context.subscribe(
@@ -413,9 +420,8 @@ class Client:
             if self.is_closed:
                 return
             self.is_closed = True
-            channels = list(self.channels.values())
-        for channel in channels:
-            self.clear(channel)
+            for channel in list(self.channels.values()):
+                self._forget(channel)
         self.context.close()
         with self.lock:
             for operation in self.operations:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any
+import operator
+from typing import Any, NamedTuple
 
 import daqca.ca as surface
 from daqca.ca import eca
@@ -14,13 +15,22 @@ from daqca.ca.lowlevel.channels import Chid, promote_fieldtype
 from daqca.ca.lowlevel.operations import Get
 from daqca.ca.lowlevel.raw import Raw, metadata_of, raw_of, text_of, value_of
 from daqca.ca.lowlevel.session import session
-from daqca.errors import ChannelAccessGetFailure
+from daqca.dbr import CLASS_NAME, Name
+from daqca.errors import CASeverityException, ChannelAccessGetFailure
 
 log = logging.getLogger("daqca.ca")
 
-_ENUM = 3
+_ENUM, _FLOATS = 3, (2, 6)
 _GONE = frozenset((ECA.DISCONN, ECA.CHANDESTROY))
 Metadata = dict[str, Any]
+
+
+class _Form(NamedTuple):
+    """In which form a value is wanted: see `get`."""
+
+    elements: int | None
+    as_string: bool
+    as_numpy: bool
 
 
 def get(
@@ -66,11 +76,12 @@ def get(
     """
     if wait and ftype is None and count is None and not as_string:
         channel = chid if type(chid) is Channel else session.channel(chid, "get")
-        answer = channel.client.read_number(channel, 1.0 if timeout is None else timeout)
+        limit = 1.0 if timeout is None else timeout
+        answer = channel.client.read_number(channel, limit)
         if type(answer) is tuple:
             return answer[6]
         if isinstance(answer, Get):
-            info = _finish(answer, None, False, as_numpy, timeout)
+            info = _finish(answer, _Form(None, False, as_numpy), limit)
             return None if info is None else info["value"]
     info = get_with_metadata(chid, ftype, count, wait, timeout, as_string, as_numpy)
     return None if info is None else info["value"]
@@ -96,18 +107,18 @@ def get_with_metadata(
     dbr_type = _type(channel, ftype)
     if dbr_type < 0:
         return None
-    wanted = _at_most(channel, count)
-    limit = _time_limit(timeout, wanted)
+    most = _at_most(channel, count)
+    limit = _time_limit(timeout, most)
+    asked = 1 if dbr_type == CLASS_NAME else most if count else 0
     with channel.lock:
         earlier = channel.gets.get(dbr_type)
         if earlier is not None and not earlier.done:
-            if not wait and earlier.writes == channel.writes:  # its answer will do
-                return None
+            if not wait and earlier.count == asked and earlier.writes == channel.writes:
+                return None  # its answer will do
             channel.earlier.add(earlier)
-        operation = channel.gets[dbr_type] = Get(channel, dbr_type)
-    client_count = 1 if dbr_type == CLASS_NAME else wanted if count else 0
-    channel.client.read(operation, client_count, limit if wait else None)
-    return _finish(operation, count, as_string, as_numpy, limit) if wait else None
+        operation = channel.gets[dbr_type] = Get(channel, dbr_type, asked)
+    channel.client.read(operation, asked, limit if wait else None)
+    return _finish(operation, _Form(count, as_string, as_numpy), limit) if wait else None
 
 
 def _type(channel: Channel, ftype: int | None) -> int:
@@ -123,10 +134,10 @@ def _type(channel: Channel, ftype: int | None) -> int:
 def _at_most(channel: Channel, count: int | None) -> int:
     """How many elements can come."""
     if count is None:
-        return channel.native_count
+        return channel.last_count
     if operator.index(count) < 0:
         raise CASeverityException("get", f"{eca.message(ECA.BADCOUNT)}: {count}, for {channel.pvname}")
-    return min(count, channel.native_count)
+    return min(count, channel.last_count)
 
 
 def _connected(channel: Channel, timeout: float | None) -> bool:
@@ -169,28 +180,21 @@ def get_complete_with_metadata(
 ) -> Metadata | None:
     """`get_complete`, with what `get_with_metadata` gives."""
     channel = session.channel(chid, "get_complete")
-    dbr_type = channel.native_type if ftype is None else int(ftype)
-    operation = channel.gets.get(dbr_type)
+    operation = channel.gets.get(channel.last_type if ftype is None else operator.index(ftype))
     if operation is None:
         return None
-    limit = _time_limit(timeout, channel.native_count if count is None else min(count, channel.native_count))
-    return _complete(operation, count, limit, as_string, as_numpy)
-
-
-def _complete(operation: Get, count: int | None, limit: float, as_string: bool, as_numpy: bool) -> Metadata | None:
-    """Wait for a get that is under way, and give what came."""
+    limit = _time_limit(timeout, _at_most(channel, count))
     if not operation.done:
-        client = operation.channel.client
-        client.context.flush()
-        client.wait(operation, limit)
-    return _finish(operation, count, as_string, as_numpy, limit)
+        channel.client.context.flush()
+        channel.client.wait(operation, limit)
+    return _finish(operation, _Form(count, as_string, as_numpy), limit)
 
 
-def _finish(operation: Get, count: int | None, as_string: bool, as_numpy: bool, limit: float | None) -> Metadata | None:
+def _finish(operation: Get, form: _Form, limit: float) -> Metadata | None:
     """What came of a get that was waited for; None if nothing did."""
     channel = operation.channel
     if not operation.done:
-        log.warning("get(%r): no answer within %.3g s; get_complete() may have it later", channel.pvname, limit or 1.0)
+        log.warning("get(%r): no answer within %.3g s; get_complete() may have it later", channel.pvname, limit)
         return None
     with channel.lock:
         if channel.gets.get(operation.dbr_type) is operation:
@@ -198,11 +202,14 @@ def _finish(operation: Get, count: int | None, as_string: bool, as_numpy: bool, 
     raw = answered(operation)
     if raw is None:
         return None
-    value = value_of(raw, count, channel.is_array, as_numpy)
-    if as_string:
-        states = get_enum_strings(channel) if raw.ftype % 7 == _ENUM and isinstance(value, int) else None
-        value = text_of(value, raw.ftype, states)
-    return {**metadata_of(raw), "value": value}
+    value = value_of(raw, form.elements, channel.is_array, form.as_numpy)
+    known = metadata_of(raw)
+    if form.as_string:
+        states = known.get("enum_strs")
+        if states is None and raw.ftype % 7 == _ENUM and isinstance(value, int):
+            states = (get_ctrlvars(channel, limit) or {}).get("enum_strs")
+        value = text_of(value, raw.ftype, states, _at_most(channel, form.elements))
+    return {**known, "value": value}
 
 
 def answered(operation: Get) -> Raw | None:
@@ -218,8 +225,11 @@ def answered(operation: Get) -> Raw | None:
     channel = operation.channel
     if operation.status in _GONE or not operation.status:
         return None
+    form = "" if operation.dbr_type == channel.native_type else f" as {Name(operation.dbr_type)}"
     raise ChannelAccessGetFailure(
-        f"cannot get {channel.pvname}: its server answered: {eca.message(operation.status)}", channel, operation.status
+        f"cannot get {channel.pvname}{form}: its server answered: {eca.message(operation.status)}",
+        channel,
+        operation.status,
     )
 
 
@@ -267,16 +277,20 @@ def get_severity(chid: Chid) -> int:
 
 
 def get_precision(chid: Chid) -> int | None:
-    """The number of decimals of a channel; 0 if its type is neither FLOAT nor DOUBLE, None if it does not say."""
-    if session.channel(chid, "get_precision").native_type not in (2, 6):
+    """The number of decimals of a channel; 0 if its type is neither FLOAT nor DOUBLE, None if it does not answer."""
+    channel = session.channel(chid, "get_precision")
+    if not _connected(channel, None):
+        return None
+    if channel.native_type not in _FLOATS:
         return 0
-    known = get_ctrlvars(chid)
+    known = get_ctrlvars(channel)
     return None if known is None else known.get("precision")
 
 
 def get_enum_strings(chid: Chid) -> tuple[str, ...] | None:
-    """The names of the states of an enum; None if the channel is no enum, or does not say."""
-    if session.channel(chid, "get_enum_strings").native_type != _ENUM:
+    """The names of the states of an enum; None if the channel is no enum, has none, or does not answer."""
+    channel = session.channel(chid, "get_enum_strings")
+    if not _connected(channel, None) or channel.native_type != _ENUM:
         return None
-    known = get_ctrlvars(chid)
+    known = get_ctrlvars(channel)
     return None if known is None else known.get("enum_strs")

@@ -56,19 +56,20 @@ class Get(_Single):
 
     Attributes
     ----------
-    dbr_type
-        What was asked for.
+    dbr_type, count
+        What was asked for; count 0: as many elements as there are.
     writes
         How often the channel had been written by us when it was asked for.
     row, data
         The answer, as a row of `daqca.events.Event`, and its bytes, where it is not a number.
     """
 
-    __slots__ = ("data", "dbr_type", "row", "writes")
+    __slots__ = ("count", "data", "dbr_type", "row", "writes")
 
-    def __init__(self, channel: Channel, dbr_type: int):
+    def __init__(self, channel: Channel, dbr_type: int, count: int = 0):
         super().__init__(channel)
         self.dbr_type = dbr_type
+        self.count = count
         self.writes = channel.writes
         self.row: tuple[Any, ...] = ()
         self.data: bytes | memoryview = b""
@@ -100,6 +101,7 @@ class Put(_Single):
     def __init__(self, channel: Channel, ended: Callable[[int], None] | None = None):
         super().__init__(channel)
         self._ended = ended
+        channel.writes += 1
 
     def accept_row(self, place: int, row: tuple[Any, ...], batch: Batch) -> None:
         """See `Operation.accept_row`."""

@@ -1,33 +1,54 @@
-"""Writing: values of any kind, with or without waiting for the record to process. Manual, chapter 4.3.2."""
+"""Writing: values of any kind, with or without waiting for the record to process. Manual, chapter 4.3.2.
+
+What becomes of a value is decided in `daqca.ca.conversion`; here is added what only the channel knows.
+"""
 
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import daqca.ca as surface
 from daqca.ca import eca
-from daqca.ca.conversion import encode_as, encode_value
+from daqca.ca.conversion import Encoded, attempt, encode_as, encode_value
+from daqca.ca.dbr import MAX_ENUM_STATES, MAX_ENUM_STRING_SIZE, MAX_STRING_SIZE, DBRType
 from daqca.ca.eca import ECA
 from daqca.ca.lowlevel.channel import Channel
 from daqca.ca.lowlevel.channels import Chid
+from daqca.ca.lowlevel.getting import get_ctrlvars
 from daqca.ca.lowlevel.operations import Put
+from daqca.ca.lowlevel.raw import decode_string
 from daqca.ca.lowlevel.session import session
-from daqca.errors import AccessRightsError, CASeverityException, ChannelAccessException
-
-log = logging.getLogger("daqca.ca")
+from daqca.errors import (
+    AccessRightsError,
+    CASeverityException,
+    ChannelAccessException,
+    ChannelAccessGetFailure,
+    ConversionError,
+    PVDisconnectedError,
+    PVNotFoundError,
+    RefusedError,
+)
 
 PutCallback = Callable[..., Any]
 TIMED_OUT = -1
+DEFAULT_TIMEOUT = 30.0
+_STATES_TIMEOUT = 1.0
+"""Seconds that a server is given to tell the states of an enum."""
+_LOST = frozenset((0, ECA.DISCONN, ECA.CHANDESTROY))
 
 
 class WriteDeniedError(AccessRightsError, CASeverityException):
     """The server does not let this client write the PV; a `CASeverityException` too, as programs expect of `put`."""
 
     def __init__(self, message: str, *, pvname: str, fcn: str):
-        AccessRightsError.__init__(self, message, pvname=pvname, operation="put", eca=ECA.NOWTACCESS)
+        Exception.__init__(self, message)  # those of its bases do not agree on their arguments
+        self.pvname = pvname
+        self.operation = "put"
+        self.eca: int | None = ECA.NOWTACCESS
         self.fcn = fcn
         self.msg = eca.message(ECA.NOWTACCESS)
 
@@ -36,7 +57,7 @@ def put(
     chid: Chid,
     value: Any,
     wait: bool = False,
-    timeout: float = 30,
+    timeout: float | None = DEFAULT_TIMEOUT,
     callback: PutCallback | None = None,
     callback_data: Any = None,
     ftype: int | None = None,
@@ -49,13 +70,16 @@ def put(
         The channel; it is given `DEFAULT_CONNECTION_TIMEOUT` seconds to connect.
     value
         A number, a text, bytes, or a sequence or array of them: see `daqca.ca.conversion.encode_value` for what
-        becomes of it. Text is written in the encoding ``ca.IOENCODING``.
+        becomes of it. Text is written in the encoding ``ca.IOENCODING``; for an enum it must be one of its states.
     wait
-        Whether to wait until the record has processed the value, at most `timeout` seconds.
+        Whether to wait until the record has processed the value, at most `timeout` seconds (None: 30).
     callback
-        Called then, with the keywords ``pvname`` and ``data`` (`callback_data`); with it nothing is waited for, unless
-        `wait` is true too. It is called exactly once, also if the put fails or the channel is lost or cleared: then
-        with ``status``, the ECA status, if the function takes such an argument.
+        Called then, with the keywords ``pvname`` and ``data`` (`callback_data`). It is called exactly once, also if
+        the put fails or the channel is lost or cleared: then with ``status``, the ECA status, if the function takes
+        such an argument. With `wait` it is called before `put` returns, by the same thread; else, or if it comes
+        later than `timeout`, where all callbacks are.
+    callback_data
+        If it is a dictionary, what is in it is given by its names too, to a function that takes such arguments.
     ftype
         The DBR type to write; None: as fits the channel.
 
@@ -71,26 +95,34 @@ def put(
         The value does not fit the channel; nothing was sent. It is a `ChannelAccessException` too.
     """
     channel = session.channel(chid, "put")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"put to {channel.pvname} takes a function as callback, and got {callback!r}")
     ready(channel, "put")
     encoded = encode(channel, value, ftype)
     client = channel.client
     if not wait and callback is None:
+        channel.writes += 1
         client.write(channel, encoded, None, None)
         return int(ECA.NORMAL)
-    ended = None if callback is None else _caller(channel, callback, callback_data)
-    operation = Put(channel, ended)
-    client.write(channel, encoded, operation, timeout if wait else None)
+    caller = None if callback is None else _Caller(channel, callback, callback_data, is_here=wait)
+    operation = Put(channel, None if caller is None else caller.ended)
+    limit = DEFAULT_TIMEOUT if timeout is None else timeout
+    try:
+        client.write(channel, encoded, operation, limit if wait else None)
+    except BaseException:
+        with channel.lock:
+            if not operation.first:  # a Ctrl-C, say, after which nobody will hear of its end
+                operation.fail(ECA.DISCONN)
+        raise
+    finally:
+        if caller is not None and wait:
+            caller.leave()
     if not wait:
         return int(ECA.NORMAL)
     if not operation.done:
         return TIMED_OUT
     if operation.status != ECA.NORMAL:
-        raise ChannelAccessException(
-            f"put {channel.pvname}: {eca.message(operation.status or ECA.DISCONN)}; "
-            "whether the value was written is not known"
-            if operation.status in (0, ECA.DISCONN, ECA.CHANDESTROY)
-            else f"put {channel.pvname}: its server answered: {eca.message(operation.status)}"
-        )
+        raise _failure(channel, value, operation.status)
     return int(ECA.NORMAL)
 
 
@@ -103,9 +135,11 @@ def ready(channel: Channel, function: str) -> None:
         It does not connect in time, or may not be written.
     """
     if not channel.is_connected and not channel.client.connect(channel, surface.DEFAULT_CONNECTION_TIMEOUT):
-        raise ChannelAccessException(
+        raise (PVDisconnectedError if channel.last_count else PVNotFoundError)(
             f"{function}() timed out waiting for {channel.pvname!r} to connect "
-            f"({surface.DEFAULT_CONNECTION_TIMEOUT:g} seconds); is its IOC running?"
+            f"({surface.DEFAULT_CONNECTION_TIMEOUT:g} seconds); is its IOC running?",
+            pvname=channel.pvname,
+            operation="put",
         )
     if not channel.access & 2:
         raise WriteDeniedError(
@@ -115,33 +149,139 @@ def ready(channel: Channel, function: str) -> None:
         )
 
 
-def encode(channel: Channel, value: Any, ftype: int | None = None) -> tuple[int, int, bytes]:
+def _failure(channel: Channel, value: Any, status: int) -> ChannelAccessException:
+    what = attempt(value, channel.last_type, channel.last_count, channel.pvname)
+    if status in _LOST:
+        words = eca.message(status or ECA.DISCONN)
+        return PVDisconnectedError(
+            f"{what}: {words}; whether it was written is not known", pvname=channel.pvname, operation="put", eca=status
+        )
+    words = eca.message(status)
+    return RefusedError(f"{what}: its server answered: {words}", pvname=channel.pvname, operation="put", eca=status)
+
+
+# --- values that only the channel can judge -----------------------------------------------------
+
+
+def encode(channel: Channel, value: Any, ftype: int | None = None) -> Encoded:
     """DBR type, count and bytes of a value for a channel."""
     native, count = channel.native_type, channel.native_count
-    if ftype is None:
-        return encode_value(value, native, count, channel.pvname, surface.IOENCODING)
-    return encode_as(value, ftype, count, channel.pvname, surface.IOENCODING)
+    if native < 0:
+        raise PVDisconnectedError(
+            f"cannot put {value!r} to {channel.pvname}: it is not connected", pvname=channel.pvname, operation="put"
+        )
+    if ftype is not None:
+        return encode_as(value, ftype, count, channel.pvname, surface.IOENCODING)
+    encoded = encode_value(value, native, count, channel.pvname, surface.IOENCODING)
+    if native == DBRType.ENUM and encoded[0] == DBRType.STRING:
+        return _encode_states(channel, value, encoded)
+    return encoded
 
 
-def _caller(channel: Channel, callback: PutCallback, data: Any) -> Callable[[int], None]:
-    """What has the callback called when the put has ended."""
-    client, pvname = channel.client, channel.pvname
+def _encode_states(channel: Channel, value: Any, encoded: Encoded) -> Encoded:
+    """Text for an enum: it goes as it is, if the enum has such states. One without names takes numbers only.
 
-    def ended(status: int) -> None:
-        more = {}
-        if status != ECA.NORMAL:
-            text = f"put {pvname}: {eca.message(status or ECA.DISCONN)}"
-            client.dispatcher.call(lambda: client.tell_exception("put", status, channel, text))
-            if _takes_status(callback):
-                more["status"] = int(status)
-        client.dispatcher.call(lambda: client.guard(callback, pvname=pvname, data=data, **more))
-
-    return ended
-
-
-def _takes_status(callback: PutCallback) -> bool:
+    The server would refuse what it does not know; but who does not wait would never hear of it.
+    """
+    payload = encoded[2]
+    texts = [decode_string(payload[i : i + MAX_STRING_SIZE]) for i in range(0, len(payload), MAX_STRING_SIZE)]
+    if channel.states and all(_is_state(text, channel.states) for text in texts):
+        return encoded
     try:
-        parameters = inspect.signature(callback).parameters.values()
+        known = get_ctrlvars(channel, _STATES_TIMEOUT)
+    except ChannelAccessGetFailure:
+        known = None
+    if known is None:
+        return encoded
+    states: tuple[str, ...] = known.get("enum_strs", ())
+    channel.states = states
+    if not states:
+        return encode_as(value, DBRType.ENUM, channel.last_count, channel.pvname, surface.IOENCODING)
+    for text in texts:
+        # A menu may have more choices than Channel Access tells.
+        if not _is_state(text, states) and len(states) < MAX_ENUM_STATES:
+            what = attempt(value, DBRType.ENUM, channel.last_count, channel.pvname)
+            raise ConversionError(
+                f"{what}: {text!r} is none of its states, which are {', '.join(map(repr, states))}",
+                pvname=channel.pvname,
+                operation="put",
+            )
+    return encoded
+
+
+def _is_state(text: str, states: tuple[str, ...]) -> bool:
+    """Whether a server takes a text for a state: its name, or its number."""
+    if text in states:
+        return True
+    for base in (0, 10):
+        with suppress(ValueError):
+            return 0 <= int(text, base) < len(states)
+    # Names are told up to their 25th byte.
+    start = text.encode(surface.IOENCODING)[: MAX_ENUM_STRING_SIZE - 1]
+    return len(start) == MAX_ENUM_STRING_SIZE - 1 and decode_string(start) in states
+
+
+# --- callbacks ----------------------------------------------------------------------------------
+
+
+class _Caller:
+    """Calls a put's callback, once.
+
+    Parameters
+    ----------
+    is_here
+        Whether a thread waits in `put` that will make the call itself.
+    """
+
+    def __init__(self, channel: Channel, callback: PutCallback, data: Any, is_here: bool):
+        self._channel = channel
+        self._callback = callback
+        self._data = data
+        self._is_here = is_here
+        self._status: int | None = None
+
+    def ended(self, status: int) -> None:
+        """The put has ended. Under the context's lock."""
+        self._status = status or ECA.DISCONN
+        if not self._is_here:
+            self._channel.client.dispatcher.call(self._tell)
+
+    def leave(self) -> None:
+        """The thread in `put` makes the call now, or leaves it to the dispatcher."""
+        with self._channel.lock:
+            self._is_here = False
+            if self._status is None:
+                return
+        self._call()
+
+    def _tell(self) -> None:
+        """The call, after which nobody raises an error."""
+        client, pvname, status = self._channel.client, self._channel.pvname, self._status
+        if status != ECA.NORMAL and status is not None:
+            client.tell_exception("put", status, self._channel, f"put {pvname}: {eca.message(status)}")
+        self._call()
+
+    def _call(self) -> None:
+        callback, data, status = self._callback, self._data, self._status
+        given = {"data": data}
+        more: dict[str, Any] = {} if status is None or status == ECA.NORMAL else {"status": int(status)}
+        if more or isinstance(data, dict):
+            names, takes_all = _parameters(callback)
+            if isinstance(data, dict):  # PyEpics gives what is in it
+                more = {**{name: item for name, item in data.items() if isinstance(name, str)}, **more}
+                if "data" not in names and not takes_all:
+                    given = {}
+            more = {name: more[name] for name in more.keys() - {"pvname", "data"} if takes_all or name in names}
+            if more:
+                callback = partial(callback, **more)
+        self._channel.client.guard(callback, pvname=self._channel.pvname, **given)
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[set[str], bool]:
+    """The names that a function takes as keywords, and whether it takes any."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
-        return False
-    return any(each.name == "status" or each.kind is each.VAR_KEYWORD for each in parameters)
+        return {"pvname", "data"}, False
+    named = {each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}
+    return named, any(each.kind is each.VAR_KEYWORD for each in parameters)

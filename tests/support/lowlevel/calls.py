@@ -18,14 +18,14 @@ if __name__ == "__main__":
     # Run as a program, the folder of the tests is not on the path.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from support.lowlevel import channels, puts, reads
+from support.lowlevel import channels, groups, monitors, puts, reads
 from support.lowlevel.database import records
 from support.lowlevel.describe import Outcome
 from support.lowlevel.lab import Lab, Section
 from support.lowlevel.runner import run_all
 
 # Those first that wait long: the others pass the time.
-MODULES: tuple[Any, ...] = (channels, puts, reads)
+MODULES: tuple[Any, ...] = (channels, groups, monitors, puts, reads)
 SHARED = "shared:"
 
 

@@ -10,6 +10,7 @@ ELEMENTS = 8
 LARGE = 70_000
 TEXT = "A text that is longer than the forty characters of a string."
 SLOW_S = 0.6
+LONG_NAME = "long" * 7
 
 _ARRAYS: dict[str, list[int | float | str]] = {
     "char": [-128, -1, 0, 1, 127],
@@ -136,7 +137,7 @@ def _odd_ones(prefix: str) -> list[str]:
         _record("ao", f"{prefix}nowrite", VAL=7, ASG="NOWRITE"),
         _record("ao", f"{prefix}noread", VAL=7, ASG="NOREAD"),
         _record("ao", f"{prefix}disabled", VAL=7, DISP=1),
-        _record("ao", f"{prefix}{'long' * 12}", VAL=7),
+        _record("ao", f"{prefix}{LONG_NAME}", VAL=7),
         # A put of 1 with completion ends after the delay, when it is 0 again.
         _record("bo", f"{prefix}slow", PINI="NO", VAL=0, ZNAM="Done", ONAM="Busy", FLNK=f"{prefix}delay"),
         f'record(seq, "{prefix}delay") {{ field(SELM, Mask) field(SELL, "{prefix}slow.VAL") field(DLY1, {SLOW_S}) '
