@@ -61,6 +61,9 @@ class Requester:
         """`n` bytes of the queue were sent."""
         self.sent += n
         out = self.out
+        if len(out) == 1 and n == len(out[0]):  # as it nearly always is
+            out.clear()
+            return
         while out and n >= len(out[0]):
             n -= len(out.popleft())
         if n:

@@ -14,6 +14,7 @@ import select
 import socket
 import struct
 import threading
+from collections.abc import Callable
 
 from daqca.ca.circuit import Circuit
 from daqca.ca.patience import LOOKS, Patience
@@ -38,8 +39,8 @@ class Link:
 
     Attributes
     ----------
-    reader
-        Whoever holds this lock may read.
+    reader, is_mine
+        Whoever holds this lock may read; whether the calling thread does.
     mask
         What the epoll waits for.
     since
@@ -65,6 +66,7 @@ class Link:
         "closed",
         "counts",
         "fd",
+        "is_mine",
         "mask",
         "read_patience",
         "reader",
@@ -84,6 +86,7 @@ class Link:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
         self.fd = self.sock.fileno()
         self.reader = threading.RLock()
+        self.is_mine: Callable[[], bool] = self.reader._is_owned  # type: ignore[attr-defined]
         self.mask = select.EPOLLOUT
         self.read_patience, self.write_patience = Patience(), Patience()
         self._poll = select.poll()
@@ -111,7 +114,8 @@ class Link:
 
     def flush(self) -> bool:
         """Send what the circuit has to send, as much as the socket takes; returns False if it is broken."""
-        out, sent = self.circuit.out, self._sent
+        circuit, sent = self.circuit, self._sent
+        out = circuit.out
         try:
             while out:
                 if sent:
@@ -122,7 +126,7 @@ class Link:
                     buffers = [out[i] for i in range(min(len(out), _MAX_BUFFERS))]
                     sent.extend(map(self.sock.sendmsg, (buffers,), _NO_ANCILLARY, _FLAGS))
                 self.at_risk = True
-                self.circuit.was_sent(sent.pop())
+                circuit.was_sent(sent.pop())
                 self.at_risk = False
         except OSError as error:
             return error.errno in AGAIN
@@ -161,11 +165,6 @@ class Link:
         except OSError as error:
             if error.errno not in AGAIN:
                 self.counts.append(0)
-
-    def is_mine(self) -> bool:
-        """Whether the calling thread is the reader."""
-        mine: bool = self.reader._is_owned()  # type: ignore[attr-defined]
-        return mine
 
     def release(self) -> None:
         """Stop reading. Whoever reads closes the socket of a closed link, so that no fd is reused under it."""
