@@ -5,9 +5,10 @@ BIN := .venv/bin
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+SOAK_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit bench format clean
+.PHONY: help demo test lint unit soak bench format clean
 
 help:  ## Show this
 	@echo "make TARGET, where TARGET is one of"
@@ -15,7 +16,7 @@ help:  ## Show this
 	  printf '  %-8s %s\n' "$$name" "$$what"; done
 	@echo
 	@echo "Each one installs what it needs into .venv first. Variables: PYTHON=python3.12 (any of 3.10 to 3.14),"
-	@echo "DEMO_ARGS, PYTEST_ARGS, BENCH_ARGS: more arguments for the command, as in make test PYTEST_ARGS='-k snapshot'."
+	@echo "DEMO_ARGS, PYTEST_ARGS, SOAK_ARGS, BENCH_ARGS: more arguments for the command, as in make test PYTEST_ARGS='-k snapshot'."
 
 demo:  ## Snapshot 20,000 PVs and record a detector, on an IOC of its own
 	@scripts/setup.sh demo
@@ -34,6 +35,10 @@ lint:  ## The checks without the tests: ruff, mypy --strict, import-linter
 unit:  ## The tests that need no IOC and no process
 	@scripts/setup.sh test
 	$(BIN)/pytest tests/unit $(PYTEST_ARGS)
+
+soak:  ## Ten minutes of everything at once, while the IOC is stopped, killed and restarted
+	@scripts/setup.sh test
+	$(BIN)/python -W error tests/support/lowlevel_soak.py --seconds 600 $(SOAK_ARGS)
 
 format:  ## Put the code into the form that the checks want
 	@scripts/setup.sh test

@@ -44,8 +44,9 @@ def attempt(value: Any, native_type: int, max_count: int, pvname: str) -> str:
     shown = f"an array {value.shape} of {value.dtype}" if isinstance(value, np.ndarray) else repr(value)
     if len(shown) > 60:
         shown = shown[:57] + "..."
+    name = DBRType(native_type).name if 0 <= native_type <= DBRType.DOUBLE else "of unknown type"
     size = "" if max_count == 1 else f"[{max_count}]"
-    return f"cannot put {shown} to {pvname} ({DBRType(native_type).name}{size})"
+    return f"cannot put {shown} to {pvname} ({name}{size})"
 
 
 class _Target:

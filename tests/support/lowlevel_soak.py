@@ -1,7 +1,8 @@
 """A soak of the low-level interface: ``python lowlevel_soak.py --seconds 60 --seed 1`` prints a report as JSON.
 
-Threads create, read, write, subscribe and clear at random, in two contexts and in some that come and go, while the IOC is
-stopped, continued, killed and restarted as the seed says. The exit code is not 0 if anything is wrong; the report says what.
+Threads create, read, write, subscribe and clear at random, in two contexts and in some that come and go, while the IOC
+is stopped, continued, killed and restarted as the seed says. If anything is wrong the report says what, and the exit
+code is not 0.
 """
 
 from __future__ import annotations
@@ -25,19 +26,20 @@ if __name__ == "__main__":
     # Run as a program, the folder of the tests is not on the path.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from daqca import ca
+from daqca.ca.lowlevel.session import session
+from daqca.sim import Ports, SoftIOC, free_port
 from support.repeater import RepeaterProcess
 from support.soak import records, tables, watch
 from support.soak.callbacks import PutCallbacks
 from support.soak.records import Ledger
-from support.soak.weather import Weather
+from support.soak.weather import Lasting, Weather, schedule
 from support.soak.worker import LONG_S, Common, Place, Visitor, Worker
-
-from daqca import ca
-from daqca.ca.lowlevel.session import session
-from daqca.sim import Ports, SoftIOC, free_port
 
 THREADS = 3
 """Of each context."""
+SWITCH_S = 1e-4
+"""Python's threads take turns so often: what they do to each other shows sooner."""
 CONN_TMO_S = 1.0
 PROBED = {"double": ">d", "slow": ">d", "long": ">i"}
 """Records that a client of another make reads at the end, too."""
@@ -71,17 +73,21 @@ class Soak:
         self.puts = PutCallbacks(self.weather, self.problems)
         self.common = Common(self.prefix, self.weather, self.problems, self.puts, ledgers)
         tracemalloc.start(1)
-        begin = watch.sample()
+        sys.setswitchinterval(SWITCH_S)
+        begin, began, busy = watch.census(), time.monotonic(), watch.starved()
         self.watchdog.start()
         with repeater, ioc:
             self._begin()
-            self.weather.run(self.seconds, self.seed)
+            self._storm()
             self._calm_down()
-            self._check_values()
+            if not self.weather.is_lost:  # else everything would wait in vain
+                self._check_values()
+                self._check_subscriptions()
             self._clear()
             with self.doing.step("finalize_libca", 20.0):
                 ca.finalize_libca()
         self._check_nothing_left(begin)
+        self.report["processors busy"] = round((watch.starved() - busy) / (time.monotonic() - began), 2)
         self.watchdog.end()
         self._sum_up()
         return self.report
@@ -120,6 +126,7 @@ class Soak:
             number = ca.current_context()
             self.places[name] = Place(number)
             self.clients[name] = session.contexts[number]
+            self.weather.lasting += [Lasting(self.prefix + ending, self.problems) for ending in records.LASTING]
         n = len(records.KINDS)
         for i, name in enumerate(self._names()):
             mine = self.common.ledgers[n * i : n * i + n]
@@ -127,13 +134,20 @@ class Soak:
             self.workers.append(kind(name, self.common, place, mine, self.watchdog.doing(name), self.seed))
         for worker in self.workers:
             worker.start()
-        self.watchdog.sampling = True
+
+    def _storm(self) -> None:
+        self.watchdog.looking = True
+        faults = schedule(self.seed)
+        self.weather.run(faults, self.seconds / 2)
+        self.watchdog.needs.keep(at_the_end=False)
+        self.weather.run(faults, self.seconds / 2)
+        self.watchdog.looking = False
+        self.watchdog.needs.keep(at_the_end=True)
 
     # --- the end --------------------------------------------------------------------------------
 
     def _calm_down(self) -> None:
         """All threads end, and all that they have begun."""
-        self.watchdog.sampling = False
         self.common.ending.set()
         for worker in self.workers:
             worker.join(LONG_S + 2 * watch.HANG_S)  # the watchdog sees before what hangs
@@ -159,12 +173,21 @@ class Soak:
                         self.problems(f"the last put to {ledger.pvname} was not confirmed")
         for ledger in self.common.ledgers:
             self._everywhere(ledger, ledger.sent, 0, "after the last put")
-        live = [each for place in self.places.values() for each in place.watches if each.is_live and each.ledger]
+
+    def _check_subscriptions(self) -> None:
+        """Each that was not cleared is there, and was told what was written last."""
+        live = []
+        for name, place in self.places.items():
+            here = [each for each in place.watches if each.is_live]
+            live += [each for each in here if each.ledger]
+            tables.compare(self.clients[name], len(here) + len(records.LASTING), self.problems)
         self.report["live subscriptions"] = len(live)
         _wait(lambda: all(each.last == each.ledger.sent for each in live), LONG_S)
         for each in live:
             if each.last != each.ledger.sent:
-                self.problems(f"a subscription of {each.ledger.pvname} was told {each.last} last, not {each.ledger.sent}")
+                self.problems(
+                    f"a subscription of {each.ledger.pvname} was told {each.last} last, not {each.ledger.sent}"
+                )
 
     def _everywhere(self, ledger: Ledger, least: int, before: int, when: str) -> None:
         for name in self.places:
@@ -179,7 +202,9 @@ class Soak:
         if ledger.kind in PROBED:
             answer = self.weather.ioc.ask(ledger.pvname, LONG_S)
             assert answer is not None
-            ledger.check(struct.unpack_from(PROBED[ledger.kind], answer.payload)[0], least, before, f"{when} another client")
+            ledger.check(
+                struct.unpack_from(PROBED[ledger.kind], answer.payload)[0], least, before, f"{when} another client"
+            )
 
     def _enter(self, name: str) -> None:
         ca.detach_context()
@@ -192,12 +217,13 @@ class Soak:
                 worker.forget()
             for place in self.places.values():
                 place.watches.clear()
+            self.weather.lasting.clear()
             for client in self.clients.values():
                 for chid in list(client.channels.values()):
                     ca.clear_channel(chid)
         with self.doing.step("waiting for empty tables", tables.SETTLE_S):
             self.report["left in tables"] = tables.await_empty(self.clients, self.problems)
-        chid = client = None
+        del chid, client
         self.report["contexts"] = {
             name: {"errors": client.dispatcher.errors, "dropped": client.dispatcher.dropped}
             | {key: client.context.stats()[key] for key in ("batches", "events", "protocol_errors", "beacons")}
@@ -209,8 +235,8 @@ class Soak:
                     self.problems(f"the {name} context has counted {counts[what]} {what}")
         self.clients.clear()
 
-    def _check_nothing_left(self, begin: watch.Sample) -> None:
-        end = watch.sample()
+    def _check_nothing_left(self, begin: watch.Census) -> None:
+        end = watch.census()
         if (end.threads, end.descriptors) != (begin.threads + 1, begin.descriptors):  # the watchdog is one more
             self.problems(
                 f"after finalize_libca there are {end.threads - 1} threads and {end.descriptors} file descriptors; "
@@ -227,6 +253,7 @@ class Soak:
             misses += worker.misses
             for what, took in worker.longest.items():
                 longest[what] = max(longest.get(what, 0.0), took)
+        needs = self.watchdog.needs
         recoveries = sorted(self.weather.recoveries)
         self.report |= {
             "operations": dict(counts),
@@ -238,7 +265,8 @@ class Soak:
             "recovery_s": {"median": round(recoveries[len(recoveries) // 2], 2), "longest": round(recoveries[-1], 2)}
             if recoveries
             else {},
-            "thirds": watch.growth(self.watchdog.samples, self.problems) if self.watchdog.samples else [],
+            "needs in thirds": needs.report(self.problems) if needs.counted else [],
+            "memory grown by lines": needs.grown(),
             "logged": dict(self.log.counts),
             "problems": self.problems.found,
             "number of problems": self.problems.count,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -40,11 +41,11 @@ def withSEVCHK(fcn: Callable[P, int]) -> Callable[P, int]:
 
 
 def withCA(fcn: Callable[P, R]) -> Callable[P, R | None]:
-    """Decorator: there is a context when the function runs. While the interpreter ends, nothing is done."""
+    """Decorator: there is a context when the function runs. When the interpreter has ended, nothing is done."""
 
     @functools.wraps(fcn)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R | None:
-        if session.is_over:
+        if sys.is_finalizing():
             return None
         session.needed()
         return fcn(*args, **kwargs)

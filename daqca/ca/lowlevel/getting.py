@@ -111,6 +111,7 @@ def get_with_metadata(
     limit = _time_limit(timeout, most)
     asked = 1 if dbr_type == CLASS_NAME else most if count else 0
     with channel.lock:
+        session.channel(channel, "get")  # once more: another thread may have cleared it
         earlier = channel.gets.get(dbr_type)
         if earlier is not None and not earlier.done:
             if not wait and earlier.count == asked and earlier.writes == channel.writes:

@@ -2,42 +2,45 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import time
 from typing import Any
 
 import daqca.ca as surface
 from daqca.ca.eca import ECA
 from daqca.ca.lowlevel.checks import PySEVCHK
-from daqca.ca.lowlevel.session import Library, session
+from daqca.ca.lowlevel.session import LIBRARY, Library, session
+from daqca.errors import EngineClosedError
 
 
 def initialize_libca() -> Library:
     """Begin: make the initial context, and attach the calling thread to it.
 
     It need not be called, for every function that needs a context begins by itself. `PREEMPTIVE_CALLBACK` is
-    looked at now. At the end of the program everything is ended (unless `AUTO_CLEANUP` is False).
+    looked at now. When the program ends, what waits to be sent goes out, and no callback runs any more (unless
+    `AUTO_CLEANUP` is False); nothing need be ended.
 
     Returns
     -------
     What stands for the C library, also ``ca.libca`` (manual, chapter 4.3).
     """
-    session.begin()
     session.needed()
-    assert session.library is not None
-    return session.library
+    return LIBRARY
 
 
 def finalize_libca(maxtime: float = 10.0) -> None:
     """End: clear all channels of all contexts, and close these.
 
-    What is called later begins anew.
+    What waits to be sent goes out before. What is called later begins anew. It may be called in a callback.
 
     Parameters
     ----------
     maxtime
-        Seconds to wait for callbacks that run (manual, chapter 4.3).
+        Seconds to wait for that, and for callbacks that run (manual, chapter 4.3).
     """
-    session.end(maxtime)
+    if not sys.is_finalizing():
+        session.end(maxtime)
 
 
 def context_create(ctx: int | None = None) -> int:
@@ -62,10 +65,11 @@ def context_create(ctx: int | None = None) -> int:
     if current is not None:
         clash = preemptive and not current.preemptive
         return PySEVCHK("context_create", ECA.NOTTHREADED if clash else ECA.NORMAL)
-    if session.initial is None:
-        session.begin(preemptive)
-    else:
-        session.create(preemptive)
+    with session.lock:
+        if session.initial is None:
+            session.begin(preemptive)
+        else:
+            session.create(preemptive)
     return int(ECA.NORMAL)
 
 
@@ -75,9 +79,12 @@ def create_context(ctx: int | None = None) -> None:
 
 
 def context_destroy() -> int:
-    """Destroy the context that the calling thread is attached to, with its channels; returns ECA_NORMAL."""
+    """Destroy the context that the calling thread is attached to, with its channels; returns ECA_NORMAL.
+
+    Other threads that are attached to it are attached to none then. It may be called in a callback.
+    """
     current = session.current()
-    if current is not None:
+    if current is not None and not sys.is_finalizing():
         session.destroy(current)
     return int(ECA.NORMAL)
 
@@ -88,8 +95,11 @@ def destroy_context() -> int:
 
 
 def current_context() -> int | None:
-    """The context that the calling thread is attached to; None if there is none."""
-    current = session.current()
+    """The context that the calling thread is attached to; None if there is none.
+
+    In a callback it is the context of the channel. If there never was a context, the initial one is made.
+    """
+    current = session.current() if session.was_begun else session.needed()
     return None if current is None else current.number
 
 
@@ -98,8 +108,8 @@ def attach_context(context: int) -> int:
 
     Returns
     -------
-    ECA_NORMAL; ECA_ISATTACHED: the thread is attached to another one; ECA_NOTTHREADED: a context without
-    preemptive callbacks belongs to the thread that made it; ECA_NOCACTX: there is no such context.
+    ECA_NORMAL; ECA_ISATTACHED: the thread is attached to one already; ECA_NOTTHREADED: a context without preemptive
+    callbacks belongs to the thread that made it; ECA_NOCACTX: there is no such context.
     """
     return int(session.attach(context))
 
@@ -119,11 +129,13 @@ def use_initial_context() -> int:
     Raises
     ------
     CASeverityException
-        The thread is attached to another context.
+        The thread is attached to another context, or the initial one belongs to another thread: see `attach_context`.
     """
-    session.begin()
-    assert session.initial is not None
-    return PySEVCHK("use_initial_context", session.attach(session.initial))
+    with session.lock:
+        session.begin()
+        current = session.current()
+        is_there = current is not None and current.number == session.initial
+        return PySEVCHK("use_initial_context", ECA.NORMAL if is_there else session.attach(session.initial))
 
 
 class CAThread(threading.Thread):
@@ -140,9 +152,7 @@ class CAThread(threading.Thread):
 
 def flush_io() -> int:
     """Send what waits to be sent; returns ECA_NORMAL."""
-    client = session.needed()
-    client.begin()
-    client.context.flush()
+    _happen(0.0, process=False)
     return int(ECA.NORMAL)
 
 
@@ -153,23 +163,42 @@ def pend_io(timeout: float = 1.0) -> int:
     -------
     ECA_NORMAL.
     """
-    from daqca.ca.lowlevel.groups import send_all
+    if not sys.is_finalizing():  # then nothing can be imported
+        from daqca.ca.lowlevel.groups import send_all
 
-    send_all()
-    client = session.needed()
-    client.process(0.0)
+        send_all()
+    _happen(0.0)
     return int(ECA.NORMAL)
 
 
 def pend_event(timeout: float = 1e-5) -> int:
-    """Let things happen for `timeout` seconds.
+    """Let things happen for `timeout` seconds (0: what there is now).
 
     Returns
     -------
     ECA_TIMEOUT: that is how it ends, always.
     """
-    session.needed().process(timeout)
+    _happen(timeout)
     return int(ECA.TIMEOUT)
+
+
+def _happen(seconds: float, process: bool = True) -> None:
+    """Let things happen in the calling thread's context. Without one there is nothing to happen."""
+    if sys.is_finalizing():
+        return
+    end = time.monotonic() + seconds
+    client = session.present()
+    if client is not None:
+        try:
+            if process:
+                client.process(seconds)
+            else:
+                client.begin()
+                client.context.flush()
+        except EngineClosedError:  # by another thread, just now
+            client = None
+    if client is None:
+        time.sleep(max(end - time.monotonic(), 0.0))
 
 
 def poll(evt: float = 1e-5, iot: float = 1.0) -> int:
@@ -199,6 +228,8 @@ _clear_cache_callbacks: dict[int, Any] = {}
 
 def register_clear_cache(callback: Any) -> None:
     """Have `callback()` called before `clear_cache` clears channels, so that their user lets go of them."""
+    if callback is None:
+        return
     if not callable(callback):
         raise TypeError(f"register_clear_cache takes a function, and got {callback!r}")
     _clear_cache_callbacks[id(callback)] = callback

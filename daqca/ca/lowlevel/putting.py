@@ -97,8 +97,9 @@ def put(
     channel = session.channel(chid, "put")
     if callback is not None and not callable(callback):
         raise TypeError(f"put to {channel.pvname} takes a function as callback, and got {callback!r}")
-    ready(channel, "put")
+    ready(channel, "put", value)
     encoded = encode(channel, value, ftype)
+    native, most = channel.last_type, channel.last_count  # for errors, when the channel may be cleared
     client = channel.client
     if not wait and callback is None:
         channel.writes += 1
@@ -122,12 +123,17 @@ def put(
     if not operation.done:
         return TIMED_OUT
     if operation.status != ECA.NORMAL:
-        raise _failure(channel, value, operation.status)
+        raise _failure(attempt(value, native, most, channel.pvname), channel.pvname, operation.status)
     return int(ECA.NORMAL)
 
 
-def ready(channel: Channel, function: str) -> None:
+def ready(channel: Channel, function: str, value: Any = None) -> None:
     """Make sure that a channel can be written.
+
+    Parameters
+    ----------
+    function, value
+        What is about to be called, and with what: for errors.
 
     Raises
     ------
@@ -142,22 +148,27 @@ def ready(channel: Channel, function: str) -> None:
             operation="put",
         )
     if not channel.access & 2:
+        what = f"cannot write {channel.pvname}"
+        if value is not None:
+            what = attempt(value, channel.last_type, channel.last_count, channel.pvname)
         raise WriteDeniedError(
-            f"cannot write {channel.pvname}: its server does not give this client the access",
-            pvname=channel.pvname,
-            fcn=function,
+            f"{what}: its server does not let this client write it", pvname=channel.pvname, fcn=function
         )
 
 
-def _failure(channel: Channel, value: Any, status: int) -> ChannelAccessException:
-    what = attempt(value, channel.last_type, channel.last_count, channel.pvname)
+def _failure(what: str, pvname: str, status: int) -> ChannelAccessException:
+    """The error of a put that was sent."""
     if status in _LOST:
-        words = eca.message(status or ECA.DISCONN)
+        status = status or ECA.DISCONN
         return PVDisconnectedError(
-            f"{what}: {words}; whether it was written is not known", pvname=channel.pvname, operation="put", eca=status
+            f"{what}: {eca.message(status)}; whether it was written is not known",
+            pvname=pvname,
+            operation="put",
+            eca=status,
         )
-    words = eca.message(status)
-    return RefusedError(f"{what}: its server answered: {words}", pvname=channel.pvname, operation="put", eca=status)
+    return RefusedError(
+        f"{what}: its server answered: {eca.message(status)}", pvname=pvname, operation="put", eca=status
+    )
 
 
 # --- values that only the channel can judge -----------------------------------------------------

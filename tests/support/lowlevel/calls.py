@@ -18,14 +18,14 @@ if __name__ == "__main__":
     # Run as a program, the folder of the tests is not on the path.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from support.lowlevel import channels, groups, monitors, puts, reads
+from support.lowlevel import channels, contexts, groups, library, loss, monitors, puts, reads
 from support.lowlevel.database import records
 from support.lowlevel.describe import Outcome
 from support.lowlevel.lab import Lab, Section
 from support.lowlevel.runner import run_all
 
 # Those first that wait long: the others pass the time.
-MODULES: tuple[Any, ...] = (channels, groups, monitors, puts, reads)
+MODULES: tuple[Any, ...] = (contexts, loss, monitors, channels, library, groups, puts, reads)
 SHARED = "shared:"
 
 
@@ -51,6 +51,9 @@ def main() -> None:
     parser.add_argument("--times", action="store_true", help="tell on standard error how long each section takes")
     options = parser.parse_args()
     ca, dbr = (import_module(f"{options.library}.{name}") for name in ("ca", "dbr"))
+    for name in dir(ca):
+        # What is loaded at its first use is loaded once, not in each of the processes to come.
+        getattr(ca, name, None)
     side = options.side or options.library
     wanted = [
         (section, alone, partial(Lab, ca, dbr, options.prefix + SHARED, f"{options.prefix}{side}:{section.__name__}:"))

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from .database import LONG_NAME, READ
-from .describe import Text
+from .describe import Text, kind
 from .lab import Call, Lab, number_of
 
 _FACTS = ("state", "isConnected", "name", "element_count", "field_type", "access", "read_access", "write_access")
@@ -31,7 +31,7 @@ def facts(lab: Lab) -> Iterator[Call]:
                 lambda e=ending, t=times, c=controls: ca.promote_type(lab.read(e), use_time=t, use_ctrl=c),
             )
     for function in (*_FACTS, "promote_type", "host_name", "connect_channel"):
-        call = partial(lambda f, chid: type(getattr(ca, f)(chid)).__name__, function)
+        call = partial(lambda f, chid: kind(getattr(ca, f)(chid)), function)
         yield f"{function}/by number", lambda call=call: call(number_of(lab.read("ai")))
     for function in (*_FACTS, "promote_type", "connect_channel"):
         yield f"{function}/by keyword", lambda f=function: lab.plain_name(getattr(ca, f)(chid=lab.read("ai")))
@@ -68,7 +68,7 @@ def creation(lab: Lab) -> Iterator[Call]:
     ca, name = lab.ca, lab.shared + "ai"
 
     yield "create_channel/type", lambda: ca.create_channel(name)
-    yield "create_channel/number", lambda: type(number_of(ca.create_channel(name))).__name__
+    yield "create_channel/number", lambda: kind(number_of(ca.create_channel(name)))
     yield "create_channel/twice", lambda: number_of(ca.create_channel(name)) == number_of(ca.create_channel(name))
     yield "create_channel/connect", lambda: ca.isConnected(ca.create_channel(lab.shared + "ao", connect=True))
     yield "create_channel/no connect", lambda: _connects(lab, "calc", connect=False)
@@ -91,6 +91,7 @@ def creation(lab: Lab) -> Iterator[Call]:
     yield "put/cleared", lambda: ca.put(_cleared(lab), 1)
     yield "create_subscription/cleared", lambda: ca.create_subscription(_cleared(lab), callback=print)
     yield "create_channel/after clear", lambda: _again(lab)
+    yield "replace_access_rights_event", lambda: _access_events(lab)
     yield "get_cache", lambda: _cache_entry(lab)
 
 
@@ -152,6 +153,13 @@ def _again(lab: Lab) -> Any:
     _cleared(lab)
     chid = lab.ca.create_channel(lab.shared + "calc")
     return [lab.ca.connect_channel(chid), lab.ca.get(chid)]
+
+
+def _access_events(lab: Lab) -> Any:
+    seen: list[Any] = []
+    returned = lab.ca.replace_access_rights_event(lab.read("nowrite"), callback=lambda *rights: seen.append(rights))
+    lab.wait(lambda: seen, patience=1.0)
+    return [returned, seen]
 
 
 def _cache_entry(lab: Lab) -> Any:
@@ -270,7 +278,6 @@ def rubbish(lab: Lab) -> Iterator[Call]:
     for name in (None, 5, 1.5, [], b"bytes"):
         yield f"create_channel/rubbish/{name!r}", lambda n=name: ca.create_channel(n)
     yield "create_channel/rubbish/bytes of a record", lambda: _connects_bytes(lab)
-    yield "name/rubbish/another's", lambda: ca.name(number_of(lab.read("ai")) + 8)
 
 
 def _connects_bytes(lab: Lab) -> Any:

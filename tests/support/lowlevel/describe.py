@@ -25,18 +25,25 @@ class Text(str):
     """A description made by a call itself, which is not described again."""
 
 
+class Known:
+    """The outcome of a call within a call, which is not described again."""
+
+    def __init__(self, found: Outcome):
+        self.outcome = found
+
+
 def outcome(call: Callable[[], Any], ca: ModuleType) -> Outcome:
     """Run a call and describe what it returns, or raises; and the kinds of warnings, if there were any.
 
-    The names of an exception are those by which a program can catch it: its class
-    and the bases of it, as far as ``ca`` or Python itself offers them.
+    After the name of an exception come those by which a program can catch it: its
+    class and the bases of it, as far as ``ca`` or Python itself offers them.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             found = describe(call())
         except Exception as error:
-            found = {"raises": names_of(type(error), ca)}
+            found = {"raises": [type(error).__name__, *names_of(type(error), ca)]}
     warned = sorted({warning.category.__name__ for warning in caught} - {"ResourceWarning"})
     if not warned:
         return found
@@ -54,6 +61,8 @@ def describe(value: Any) -> Outcome:
     """Return a description of a value and of its types."""
     if isinstance(value, dict):
         return {str(key): describe(item) for key, item in value.items()}
+    if isinstance(value, Known):
+        return value.outcome
     return value if type(value) is Text else _text(value)
 
 
@@ -73,7 +82,13 @@ def _text(value: Any) -> str:
         return f"ctypes {type(value)._type_.__name__}[{len(value)}] {_items(list(value))}"
     if isinstance(value, (list, tuple)):
         return f"{type(value).__name__} ({', '.join(_text(item) for item in value)})"
-    return type(value).__name__
+    return kind(value)
+
+
+def kind(value: Any) -> Text:
+    """Return the name of a value's type; of a number of C, and of what is one and more, that of the number."""
+    names = (base.__name__ for base in type(value).__mro__ if base.__module__ in ("ctypes", "builtins"))
+    return Text(next(names) if isinstance(value, ctypes._SimpleCData) else type(value).__name__)
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from .describe import kind
 from .lab import Call, Lab
 
 
@@ -13,7 +14,7 @@ def groups(lab: Lab) -> Iterator[Call]:
     """Groups, their gets and puts."""
     ca = lab.ca
 
-    yield "sg_create", lambda: type(getattr(ca.sg_create(), "value", None)).__name__
+    yield "sg_create", lambda: kind(getattr(ca.sg_create(), "value", None))
     yield "sg_delete", lambda: ca.sg_delete(ca.sg_create())
     yield "sg_delete/twice", lambda: [ca.sg_delete(group := ca.sg_create()), ca.sg_delete(group)]
     for function in ("sg_test", "sg_block", "sg_reset"):
@@ -66,7 +67,7 @@ def _get_type(lab: Lab, ending: str, **options: Any) -> Any:
     """The type of what a get returns at once; whether the value is there by then is a matter of luck in PyEpics."""
     group = lab.ca.sg_create()
     found = lab.ca.sg_get(group, lab.read(ending), **options)
-    return type(found).__name__
+    return kind(found)
 
 
 def _get_unpacked(lab: Lab, ending: str) -> Any:
@@ -106,7 +107,7 @@ def _put_slow(lab: Lab) -> Any:
     try:
         block = lab.ca.sg_block(group, timeout=0.1)
     except Exception as error:
-        block = type(error).__name__
+        block = kind(error)
     return {"block": block, "get": lab.ca.get(chid), "done": lab.wait(lambda: lab.ca.get(chid) == 0)}
 
 

@@ -16,6 +16,10 @@ Section = Callable[["Lab"], Iterator[Call]]
 PATIENCE_S = 5.0
 
 
+class Broken(BaseException):
+    """Not an outcome of a call: the bench itself does not work, and nothing that follows would be worth anything."""
+
+
 class Lab:
     """A library, and the names of the records.
 
@@ -48,7 +52,7 @@ class Lab:
         if name not in self._chids:
             chid = self.ca.create_channel(name)
             if not self.ca.connect_channel(chid, timeout=PATIENCE_S):
-                raise LookupError(f"{name} does not connect")
+                raise Broken(f"{name} does not connect")
             self._chids[name] = chid
         return self._chids[name]
 
@@ -65,9 +69,9 @@ class Lab:
             call()
         return out.getvalue()
 
-    def wait(self, condition: Callable[[], Any]) -> bool:
+    def wait(self, condition: Callable[[], Any], patience: float = PATIENCE_S) -> bool:
         """Poll until the condition is true; return whether it became so."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + patience
         while not condition():
             if time.monotonic() > deadline:
                 return False

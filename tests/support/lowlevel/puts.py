@@ -16,7 +16,7 @@ import numpy as np
 
 from .database import SLOW_S, WRITTEN
 from .describe import Text
-from .lab import Call, Lab
+from .lab import Broken, Call, Lab
 
 
 class _Number(enum.IntEnum):
@@ -113,7 +113,7 @@ def _start(ending: str) -> Any:
 def _reset(lab: Lab, ending: str) -> None:
     status = lab.ca.put(lab.written(ending), _start(ending), wait=True, timeout=5)
     if status != 1:
-        raise LookupError(f"{ending} cannot be put back: {status}")
+        raise Broken(f"{ending} cannot be put back: {status}")
 
 
 def _same(start: Any, value: Any) -> bool:

@@ -1,17 +1,20 @@
-"""The callbacks that the soak hands to daqca: of puts, counted one by one, and of subscriptions, whose order is known."""
+"""The callbacks that the soak hands over: of puts, counted one by one, and of subscriptions, whose order is known."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from daqca import ca
 from daqca.ca.eca import ECA
+from daqca.errors import ChannelAccessException
 
 from .records import Ledger, decode
-from .weather import Weather
+
+if TYPE_CHECKING:
+    from .weather import Weather
 
 LATE_S = 3.0
 """Seconds after a subscription was cleared in which a callback that was under way may still be seen."""
@@ -55,7 +58,9 @@ class PutCallbacks:
             if waiting:
                 self.problem(f"{len(waiting)} put callbacks were never called: {waiting[:5]}")
             if self.issued != self.received + self.withdrawn + len(waiting):
-                self.problem(f"put callbacks: {self.issued} issued, {self.received} received, {self.withdrawn} not sent")
+                self.problem(
+                    f"put callbacks: {self.issued} issued, {self.received} received, {self.withdrawn} not sent"
+                )
 
     def report(self) -> dict[str, int]:
         return {
@@ -141,7 +146,14 @@ class Watch:
         if self.ledger is not None:
             self._look(value)
         if self._asks and not self.updates % 20:
+            self._ask()
+
+    def _ask(self) -> None:
+        try:
             self.asked += ca.get(self.chid, timeout=0.02) is not None
+        except ChannelAccessException:
+            if not self.chid.is_cleared:  # by another thread, right now
+                raise
 
     def _look(self, value: Any) -> None:
         assert self.ledger is not None

@@ -14,6 +14,8 @@ import numpy as np
 KINDS = ("double", "long", "string", "array", "text", "slow")
 """Of the records that are written; a slow one confirms a put some time after it has the value."""
 SCANNED = tuple(f"count{index}" for index in range(4))
+LASTING = tuple(f"lasting{index}" for index in range(3))
+"""Of these the channels and subscriptions last from the beginning to the end; they count as the scanned ones do."""
 PLAIN = ("ai", "mbbi", "stringin", "waveform")
 MISSING = ("missing1", "missing2")
 _RECORDS = {
@@ -26,18 +28,20 @@ _RECORDS = {
     'record(calcout, "{0}:after") {{ field(CALC, "VAL+1") field(ODLY, "0.15") }}',
 }
 _FIXED = """
-record(ai, "{0}ai") {{ field(VAL, "1.5") field(PINI, "YES") field(EGU, "mm") field(PREC, "3") }}
-record(mbbi, "{0}mbbi") {{ field(VAL, "2") field(PINI, "YES") field(ZRST, "zero") field(ONST, "one") field(TWST, "two") }}
-record(stringin, "{0}stringin") {{ field(VAL, "some text") field(PINI, "YES") }}
-record(waveform, "{0}waveform") {{ field(FTVL, "LONG") field(NELM, "2000") field(INP, [1, 2, 3, 4]) field(PINI, "YES") }}
-record(ao, "{0}scratch") {{ }}
+record(ai, "{0}ai") {{ field(VAL, "1.5") field(EGU, "mm") field(PREC, "3") }}
+record(mbbi, "{0}mbbi") {{ field(VAL, "2") field(ZRST, "zero") field(ONST, "one") field(TWST, "two") }}
+record(stringin, "{0}stringin") {{ field(VAL, "some text") }}
+record(waveform, "{0}waveform") {{ field(FTVL, "LONG") field(NELM, "2000") field(INP, [1, 2, 3, 4]) }}
 """
 FIXED_VALUES: dict[str, Any] = {"ai": 1.5, "mbbi": 2, "stringin": "some text", "waveform": [1, 2, 3, 4]}
 
 
 def database(prefix: str, written: Iterable[Ledger]) -> str:
     """The text of the database."""
-    scanned = (f'record(calc, "{prefix}{name}") {{ field(CALC, "VAL+1") field(SCAN, ".1 second") }}' for name in SCANNED)
+    scanned = (
+        f'record(calc, "{prefix}{name}") {{ field(CALC, "VAL+1") field(SCAN, ".1 second") }}'
+        for name in (*SCANNED, *LASTING)
+    )
     return "\n".join(
         (_FIXED.format(prefix), *scanned, *(_RECORDS[ledger.kind].format(ledger.pvname) for ledger in written))
     )
@@ -48,9 +52,9 @@ def encode(kind: str, number: int) -> Any:
     if kind == "string":
         return f"number {number}"
     if kind == "array":
-        return np.full(2 + number % 60, float(number))
+        return np.full(2 + number % 10, float(number))
     if kind == "text":
-        return f"the number {number} " + "x" * (1 + number % 150)
+        return f"the number {number} " + "x" * (1 + 12 * (number % 10))
     return float(number) if kind != "long" else number
 
 
@@ -64,7 +68,7 @@ def decode(kind: str, value: Any) -> int:
     """
     if kind == "array":
         numbers = set(np.asarray(value).tolist())
-        if len(numbers) > 1 or (numbers and len(value) != 2 + int(min(numbers)) % 60):
+        if len(numbers) > 1 or (numbers and len(value) != 2 + int(min(numbers)) % 10):
             raise ValueError(f"an array of {len(value)} numbers that was never written: {sorted(numbers)[:5]}")
         return int(min(numbers)) if numbers else 0
     if kind in ("string", "text"):

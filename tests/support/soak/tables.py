@@ -39,7 +39,9 @@ def tables(client: Client) -> dict[str, int]:
             "operations": len(client.operations),
             "callbacks that wait": len(client.dispatcher._queue),
             "requests": int(np.count_nonzero(shard.requests.kind)),
-            "requests of lost channels": len(shard.requests.waiting.of(np.arange(len(shard.channels.names), dtype="u4"))),
+            "requests of lost channels": len(
+                shard.requests.waiting.of(np.arange(len(shard.channels.names), dtype="u4"))
+            ),
             "rows of channels": len(shard.channels),
             "rows of subscriptions": len(shard.subscriptions),
             "slots at rest": len(shard.channels._resting),
@@ -48,6 +50,19 @@ def tables(client: Client) -> dict[str, int]:
             "messages of names": len(shard.channels._chunks),
             "messages to be sent": sum(len(circuit.out) for circuit in shard.circuits.values()),
         }
+
+
+def compare(client: Client, subscriptions: int, problem: Callable[[str], None]) -> None:
+    """While nothing is done: the tables of an open context agree, and have as many subscriptions as there should be."""
+    found = tables(client)
+    for what, wanted in (
+        ("channels by slot", found["channels by name"]),
+        ("rows of channels", found["channels by name"]),
+        ("subscriptions", subscriptions),
+        ("rows of subscriptions", subscriptions),
+    ):
+        if found[what] != wanted:
+            problem(f"there are {found[what]} {what}, and should be {wanted}: {found}")
 
 
 def await_empty(clients: dict[str, Client], problem: Callable[[str], None]) -> dict[str, dict[str, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import logging
 import os
 import statistics
@@ -19,11 +20,10 @@ HANG_S = 20.0
 """Seconds beyond its own limit after which a call counts as one that hangs."""
 PERIOD_S = 0.5
 MAX_PROBLEMS = 50
-RSS_GROWTH = 6 << 20
-TRACED_GROWTH = 1 << 20
-"""Bytes that the last third of a run may need more than the second one."""
-DESCRIPTORS_GROWTH = 3
-THREADS_GROWTH = 2
+MEMORY_PERIOD_S = 4.0
+GROWTH = {"resident_mb": 8.0, "python_mb": 1.5, "threads": 3, "descriptors": 4}
+"""What the last third of a run may need more than the second; of what is counted, more than ever before, which may be
+one context and the pipes of one server."""
 
 
 class Problems:
@@ -80,54 +80,105 @@ class Doing:
         return f"{self.name} hangs in {doing[0]} since {now - doing[1]:.1f} s"
 
 
-class Sample(NamedTuple):
-    """What the process needs at one moment."""
+def starved() -> float:
+    """Seconds since the machine was started in which somebody waited for a processor; 0 where that is not told."""
+    try:
+        with open("/proc/pressure/cpu") as file:
+            return int(file.readline().rpartition("=")[2]) * 1e-6
+    except (OSError, ValueError):
+        return 0.0
 
-    rss: int
-    traced: int
+
+class Census(NamedTuple):
+    """How many threads and file descriptors this process has."""
+
     threads: int
     descriptors: int
 
 
-def sample() -> Sample:
-    """Look at this process."""
+def census() -> Census:
+    """Count them."""
+    return Census(*(len(os.listdir(f"/proc/self/{of}")) for of in ("task", "fd")))
+
+
+class Memory(NamedTuple):
+    """What this process needs, in bytes: all of it, and what of it Python's objects need."""
+
+    resident: int
+    traced: int
+
+
+def memory() -> Memory:
+    """Look at it, once what is in reference cycles is gone: that would come and go, and hide what stays."""
+    gc.collect()
     with open("/proc/self/statm") as file:
-        rss = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return Sample(rss, tracemalloc.get_traced_memory()[0], *(len(os.listdir(f"/proc/self/{of}")) for of in ("task", "fd")))
+        return Memory(int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE"), tracemalloc.get_traced_memory()[0])
 
 
-def growth(samples: list[Sample], problem: Callable[[str], None]) -> list[dict[str, float]]:
-    """What the thirds of a run needed, in MB and numbers; that it grew is a problem."""
+class Needs:
+    """What the process needs while the soak runs. The first third of a run warms up; then nothing should grow."""
+
+    def __init__(self) -> None:
+        self.counted: list[Census] = []
+        self.measured: list[Memory] = []
+        self._due = 0.0
+        self._early: tracemalloc.Snapshot | None = None
+        self._late: tracemalloc.Snapshot | None = None
+
+    def look(self) -> None:
+        """Take a sample; to be called now and then."""
+        self.counted.append(census())
+        now = time.monotonic()
+        if now >= self._due:
+            self._due = now + MEMORY_PERIOD_S
+            self.measured.append(memory())
+
+    def keep(self, at_the_end: bool) -> None:
+        """Keep what each line of code has allocated: early, and at the end."""
+        snapshot = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(False, tracemalloc.__file__)])
+        if at_the_end:
+            self._late = snapshot
+        else:
+            self._early = snapshot
+
+    def grown(self) -> list[str]:
+        """The lines of code whose memory has grown most between the two."""
+        if self._early is None or self._late is None:
+            return []
+        found = self._late.compare_to(self._early, "lineno")
+        return [str(each) for each in found[:8] if each.size_diff > 10_000]
+
+    def report(self, problem: Callable[[str], None]) -> list[dict[str, float]]:
+        """What the thirds of the run needed; that it grew is a problem."""
+        thirds = [
+            (
+                int(statistics.median(each.resident for each in measured)),
+                int(statistics.median(each.traced for each in measured)),
+                max(each.threads for each in counted),
+                max(each.descriptors for each in counted),
+            )
+            for measured, counted in zip(_thirds(self.measured), _thirds(self.counted), strict=True)
+        ]
+        mega = float(1 << 20)
+        found: list[dict[str, float]] = [
+            {"resident_mb": round(resident / mega, 2), "python_mb": round(traced / mega, 2)}
+            | {"threads": threads, "descriptors": descriptors}
+            for resident, traced, threads, descriptors in thirds
+        ]
+        for what, allowed in GROWTH.items():
+            early = found[1][what] if what.endswith("_mb") else max(found[0][what], found[1][what])
+            if found[2][what] > early + allowed:
+                problem(f"{what} grew from {early} to {found[2][what]}")
+        return found
+
+
+def _thirds(samples: list[Any]) -> list[list[Any]]:
     size = max(len(samples) // 3, 1)
-    parts = [samples[i * size : (i + 1) * size] or samples for i in range(3)]
-    found = [
-        Sample(
-            int(statistics.median(each.rss for each in part)),
-            int(statistics.median(each.traced for each in part)),
-            max(each.threads for each in part),
-            max(each.descriptors for each in part),
-        )
-        for part in parts
-    ]
-    first, second, last = found
-    for name, more, allowed in (
-        ("resident memory", last.rss - second.rss, RSS_GROWTH),
-        ("Python's memory", last.traced - second.traced, TRACED_GROWTH),
-        ("threads", last.threads - first.threads, THREADS_GROWTH),
-        ("file descriptors", last.descriptors - first.descriptors, DESCRIPTORS_GROWTH),
-    ):
-        if more > allowed:
-            problem(f"the {name} grew by {more}: {found}")
-    mega = float(1 << 20)
-    return [
-        {"rss_mb": round(one.rss / mega, 2), "traced_mb": round(one.traced / mega, 2)}
-        | {"threads": one.threads, "descriptors": one.descriptors}
-        for one in found
-    ]
+    return [samples[i * size : (i + 1) * size] or samples[-1:] for i in range(3)]
 
 
 class Watchdog(threading.Thread):
-    """Looks after all threads, and takes samples while `sampling`.
+    """Looks after all threads, and at what the process needs while `looking`.
 
     Parameters
     ----------
@@ -138,8 +189,8 @@ class Watchdog(threading.Thread):
     def __init__(self, on_hang: Callable[[str], Any]):
         super().__init__(name="watchdog", daemon=True)
         self.doings: list[Doing] = []
-        self.samples: list[Sample] = []
-        self.sampling = False
+        self.needs = Needs()
+        self.looking = False
         self._on_hang = on_hang
         self._end = threading.Event()
 
@@ -157,8 +208,8 @@ class Watchdog(threading.Thread):
                 faulthandler.dump_traceback(sys.stderr)
                 self._on_hang("; ".join(hanging))
                 return
-            if self.sampling:
-                self.samples.append(sample())
+            if self.looking:
+                self.needs.look()
 
     def end(self) -> None:
         self._end.set()

@@ -9,6 +9,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,23 @@ from daqca.errors import ChannelAccessException
 
 from .callbacks import PutCallbacks, Watch
 from .records import FIXED_VALUES, MISSING, PLAIN, SCANNED, Ledger
-from .watch import Doing
+from .watch import Doing, starved
 from .weather import Weather
 
 LONG_S = 10.0
 """Who waits for so long must succeed, if nothing happened to the IOC meanwhile."""
 LIMITS = (0.05, 0.5, LONG_S)
+SLOW_S = 5.0
+"""Nothing takes so long in calm, whatever its limit."""
+BUSY = 0.8
+"""Where somebody waited for a processor for more than this part of the time, nothing is said of how long calls take."""
 PAUSE_S = 0.001
 MAX_EVENTS = 50
-EXPECTED = ("timed out waiting", "was cleared", *(message(each) for each in (ECA.DISCONN, ECA.CHANDESTROY, ECA.TIMEOUT)))
+EXPECTED = (
+    "timed out waiting",
+    "was cleared",
+    *(message(each) for each in (ECA.DISCONN, ECA.CHANDESTROY, ECA.TIMEOUT)),
+)
 """What errors may say while the IOC is away, or others clear channels."""
 FAILED = object()
 
@@ -64,7 +73,9 @@ class Worker(threading.Thread):
         Of the records that only this one writes.
     """
 
-    def __init__(self, name: str, common: Common, place: Place | None, ledgers: list[Ledger], doing: Doing, seed: object):
+    def __init__(
+        self, name: str, common: Common, place: Place | None, ledgers: list[Ledger], doing: Doing, seed: object
+    ):
         super().__init__(name=name, daemon=True)
         self.place = place
         self.ledgers = ledgers
@@ -110,9 +121,9 @@ class Worker(threading.Thread):
 
     # --- one call -------------------------------------------------------------------------------
 
-    def _do(self, what: str, limit: float, call: Callable[[], Any], chid: Any = None) -> Any:
-        """Make a call that waits at most so many seconds; returns what it returned, or FAILED."""
-        begin = time.monotonic()
+    def _do(self, what: str, limit: float, call: Callable[[], Any], *chids: Any) -> Any:
+        """Make a call that waits at most so many seconds, for these channels; returns what it returned, or FAILED."""
+        begin, busy = time.monotonic(), starved()
         why: object = "it did not happen in time"
         with self._doing.step(what, limit):
             try:
@@ -120,19 +131,21 @@ class Worker(threading.Thread):
             except ChannelAccessException as error:
                 result, why = FAILED, error
                 if not any(words in str(error) for words in EXPECTED):
-                    self._common.problem(f"{what} of {chid}: {error!r}")
+                    self._common.problem(f"{what} of {chids}: {error!r}")
             except Exception:
                 result, why = FAILED, traceback.format_exc()
-                self._common.problem(f"{what} of {chid}: {why}")
+                self._common.problem(f"{what} of {chids}: {why}")
         took = time.monotonic() - begin
         self.counts[what] += 1
         self.longest[what] = max(self.longest.get(what, 0.0), took)
-        if result is FAILED or result is None or result is False:
-            self.misses[what] += 1
-            cleared = chid is not None and chid.is_cleared
-            if limit >= LONG_S and self._common.weather.was_calm(begin) and not cleared:
-                self._common.problem(f"{self.name}: {what} of {chid} failed in {took:.2f} s of calm: {why}")
-            return FAILED
+        if result is None or result is False:
+            result = FAILED
+        self.misses[what] += result is FAILED
+        if (result is FAILED and limit >= LONG_S) or took > SLOW_S:
+            was_calm = self._common.weather.was_calm(begin) and starved() - busy < BUSY * took
+            if was_calm and not any(chid.is_cleared for chid in chids):
+                how = f"failed: {why}" if result is FAILED else "took too long"
+                self._common.problem(f"{self.name}: {what} of {chids}, {took:.2f} s in calm: {how}")
         return result
 
     def _limit(self) -> float:
@@ -150,7 +163,7 @@ class Worker(threading.Thread):
 
     # --- reading --------------------------------------------------------------------------------
 
-    def _read(self, what: str, call: Callable[[Any, float], Any]) -> None:
+    def _read(self, what: str, call: Callable[[Any, float], Any], is_new: bool = True) -> None:
         ledger, limit, weather = self._ledger(), self._limit(), self._common.weather
         chid = self._channel(ledger.pvname)
         epoch = weather.epoch
@@ -159,7 +172,7 @@ class Worker(threading.Thread):
         value = self._do(what, limit, lambda: call(chid, limit), chid)
         if value is FAILED:
             return
-        if epoch % 2 or weather.epoch != epoch:
+        if epoch % 2 or weather.epoch != epoch or not is_new:
             least = before = 0
         ledger.check(value, least, before, f"{self.name}: {what}")
 
@@ -183,19 +196,17 @@ class Worker(threading.Thread):
 
     def get_later(self) -> None:
         """Asked for now, and taken later, or never."""
-        gone = self._chance.random() < 0.2
+        if self._chance.random() < 0.2:
+            chid, limit = self._channel(self._ledger().pvname), self._limit()
+            self._do("get without waiting", limit, lambda: (ca.get(chid, wait=False, timeout=limit),), chid)
+            return
 
         def call(chid: Any, limit: float) -> Any:
             ca.get(chid, wait=False, timeout=limit)
-            if not gone:
-                return ca.get_complete(chid, timeout=limit)
-            return None
+            return ca.get_complete(chid, timeout=limit)
 
-        if gone:
-            chid = self._channel(self._ledger().pvname)
-            self._do("get_complete", 0.5, lambda: call(chid, 0.5), chid)
-        else:
-            self._read("get_complete", call)
+        # It may be that of an earlier one which nobody has taken.
+        self._read("get_complete", call, is_new=False)
 
     def get_fixed(self) -> None:
         """A record that never changes."""
@@ -254,14 +265,16 @@ class Worker(threading.Thread):
         limit = self._limit()
         chids = [self._channel(self._ledger().pvname) for _ in range(3)]
         ledger, chid, number, value = self._written()
-        self._do("group", limit + 4 * ca.DEFAULT_CONNECTION_TIMEOUT, lambda: _in_a_group(chids, chid, value, limit), chid)
+        longest = limit + 4 * ca.DEFAULT_CONNECTION_TIMEOUT
+        self._do("group", longest, lambda: _in_a_group(chids, chid, value, limit), chid, *chids)
         ledger.returned(number, self._common.weather.epoch)
 
     # --- subscriptions --------------------------------------------------------------------------
 
     def subscribe(self) -> None:
         ledger: Ledger | None = self._ledger()
-        assert ledger is not None and self.place is not None
+        assert ledger is not None
+        assert self.place is not None
         if len(self._events) > MAX_EVENTS:  # most of them went with their channels
             self.updates += sum(watch.updates for watch, _ in self._events if not watch.is_live)
             self._events = [each for each in self._events if each[0].is_live]
@@ -297,7 +310,7 @@ class Worker(threading.Thread):
             del self._events[place]
             self.updates += watch.updates
             if event is not None:
-                self._do("unsubscribe", 0.0, lambda event=event: ca.clear_subscription(event))
+                self._do("unsubscribe", 0.0, partial(ca.clear_subscription, event))
                 self._ended(watch)
                 return
 
@@ -375,7 +388,7 @@ def _in_a_group(chids: list[Any], written: Any, value: Any, limit: float) -> boo
 
 
 class Visitor(Worker):
-    """A thread that makes contexts of its own, with and without preemption, and destroys them in the middle of things."""
+    """A thread that makes contexts of its own, with and without preemption, and destroys them amid everything."""
 
     def run(self) -> None:
         try:
