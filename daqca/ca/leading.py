@@ -19,6 +19,7 @@ from daqca.ca.replies import ECA_DISCONN
 from daqca.ca.requests import RequestKind
 from daqca.ca.sockets import Link
 from daqca.events import Kind
+from daqca.link import AUTO
 from daqca.operations import Waiter
 
 _CONNECTED = int(State.CONNECTED)
@@ -26,6 +27,8 @@ _READ_NOTIFY = int(protocol.Command.READ_NOTIFY)
 _READ, _WRITE, _FAILED = int(RequestKind.READ), int(RequestKind.WRITE), int(Kind.FAILED)
 _IN = select.EPOLLIN
 _NORMAL = 1
+_OURS = 20
+"""Who asks for DBR_TIME_DOUBLE in this way, does so because it is the form that we choose for numbers."""
 
 Fields = tuple[Any, ...]
 """A whole message, unpacked: command, size, data type, count, p1 and p2, and then its payload."""
@@ -177,7 +180,8 @@ class Leading(Loop):
             waiter = register(id_)
             if self._by_fd.get(link.fd) is link:
                 kind = _READ if command == _READ_NOTIFY else _WRITE
-                shard.requests.adopt(id_, slot, kind, link.circuit.index, data_type, count)
+                asked = AUTO if data_type == _OURS else data_type
+                shard.requests.adopt(id_, slot, kind, link.circuit.index, asked, count)
             else:  # closed by another thread, before it could know of this request
                 shard.builder.rows.append((slot, _FAILED, 0, ECA_DISCONN, 0, time.time_ns(), 0.0, 0, id_))
                 self._pump()

@@ -20,6 +20,7 @@ from daqca.ca.requests import RequestKind, Requests
 from daqca.ca.stream import Payload, Positions
 from daqca.errors import ProtocolError
 from daqca.events import EVENT, BatchBuilder, Kind, Reason, Records, join, pick
+from daqca.link import AUTO
 
 ECA_DISCONN = 24
 """Message number of ECA_DISCONN: virtual circuit disconnect."""
@@ -102,6 +103,7 @@ class Replies(Requester):
             if form.dbr_type not in METADATA:
                 known &= (subscriptions.kind[ids] != _KIND_PROPERTY) | (messages["p1"] != ECA_NORMAL)
             slots, kinds, tokens = subscriptions.slot[ids], subscriptions.kind[ids], subscriptions.label[ids]
+            asked = subscriptions.dbr_type[ids]
             failed = _KIND_REFUSED
         else:
             requests = self._requests
@@ -110,16 +112,17 @@ class Replies(Requester):
             if not all_different(p2):  # a second answer to one request is nobody's
                 known &= is_first(p2)
             slots, kinds, tokens = requests.slot[rows], _KIND_READ, p2
+            asked = requests.dbr_type[rows]
             failed = _KIND_FAILED
             requests.release(rows[known])
         if not known.all():
             self.stray += int(len(known) - known.sum())
-            messages, slots, tokens, at = messages[known], slots[known], tokens[known], at[known]
+            messages, slots, tokens, at, asked = messages[known], slots[known], tokens[known], at[known], asked[known]
             kinds = kinds if isinstance(kinds, int) else kinds[known]
         records = data_records(messages, form, slots, kinds, tokens, builder)
         failed_rows(records, messages["p1"], failed)
         if form.inline and form.dbr_type == 6:
-            unsigned_chars(records, self._channels.native_type[slots] == _CHAR)
+            unsigned_chars(records, (self._channels.native_type[slots] == _CHAR) & (asked == AUTO))
         return records, at
 
     # --- single messages ------------------------------------------------------------------------
@@ -175,12 +178,13 @@ class Replies(Requester):
         # Before the request is taken for answered: if this is no Channel Access, it has yet to fail.
         form = layout(data_type, count, size) if p1 == ECA_NORMAL else None
         requests.kind[row] = _FREE
-        slot = int(requests.slot[row])
+        slot, is_ours = int(requests.slot[row]), requests.dbr_type[row] == AUTO
         if form is None:
             builder.rows.append((slot, _KIND_FAILED, 0, min(p1 >> 3, 255), 0, time.time_ns(), 0.0, 0, p2))
             return
         data_row(payload, start, form, slot, _KIND_READ, p2, builder, keep)
-        self._mend_char(slot, data_type, builder)
+        if is_ours:
+            self._mend_char(slot, data_type, builder)
 
     def _update(
         self,
@@ -210,7 +214,11 @@ class Replies(Requester):
             self.stray += 1
             return
         data_row(payload, start, layout(data_type, count, size), slot, kind, label, builder, keep)
-        self._mend_char(slot, data_type, builder)
+        if subscriptions.dbr_type[p2] == AUTO:
+            self._mend_char(slot, data_type, builder)
+
+    # Where it was our choice to ask for a double, a CHAR above 127 is made what it is again; who asked for a double
+    # himself gets what the server makes of it.
 
     def _mend_char(self, slot: int, data_type: int, builder: BatchBuilder) -> None:
         if data_type in _DOUBLES and self._channels.native_type[slot] == _CHAR:

@@ -156,11 +156,12 @@ class Shard:
         index = int(channels.circuit[slot])
         circuit = self.circuits[index]
         native, native_count = int(channels.native_type[slot]), int(channels.native_count[slot])
+        asked = data_type
         if data_type == AUTO:
             data_type = 20 if native_count == 1 and native else native + 14
         if not count:
             count = 1 if native_count == 1 else (0 if circuit.minor_version >= 13 else native_count)
-        id_ = self.requests.add_one(slot, _READ, index, data_type, count)
+        id_ = self.requests.add_one(slot, _READ, index, asked, count)
         circuit.send_read(slot, id_, data_type, count)
         return id_, circuit
 

@@ -190,46 +190,52 @@ def encode(channel: Channel, value: Any, ftype: int | None = None) -> Encoded:
 
 
 def _encode_states(channel: Channel, value: Any, encoded: Encoded) -> Encoded:
-    """Text for an enum: it goes as it is, if the enum has such states. One without names takes numbers only.
+    """Text for an enum: names of its states go as they are, and the numbers that a text says as numbers.
 
     The server would refuse what it does not know; but who does not wait would never hear of it.
     """
     payload = encoded[2]
     texts = [decode_string(payload[i : i + MAX_STRING_SIZE]) for i in range(0, len(payload), MAX_STRING_SIZE)]
-    if channel.states and all(_is_state(text, channel.states) for text in texts):
+    states = channel.states
+    if not states or not all(_is_name(text, states) for text in texts):
+        try:
+            known = get_ctrlvars(channel, _STATES_TIMEOUT)
+        except ChannelAccessGetFailure:
+            known = None
+        if known is None:
+            return encoded
+        states = channel.states = known.get("enum_strs", ())
+    if all(_is_name(text, states) for text in texts):
         return encoded
-    try:
-        known = get_ctrlvars(channel, _STATES_TIMEOUT)
-    except ChannelAccessGetFailure:
-        known = None
-    if known is None:
+    numbers = [number for text in texts if (number := _number(text)) is not None]
+    if len(numbers) == len(texts) and (not states or 0 <= min(numbers) <= max(numbers) < len(states)):
+        return encode_value(numbers, DBRType.ENUM, channel.last_count, channel.pvname)
+    if len(states) >= MAX_ENUM_STATES:  # a menu may have more choices than Channel Access tells
         return encoded
-    states: tuple[str, ...] = known.get("enum_strs", ())
-    channel.states = states
-    if not states:
-        return encode_as(value, DBRType.ENUM, channel.last_count, channel.pvname, surface.IOENCODING)
-    for text in texts:
-        # A menu may have more choices than Channel Access tells.
-        if not _is_state(text, states) and len(states) < MAX_ENUM_STATES:
-            what = attempt(value, DBRType.ENUM, channel.last_count, channel.pvname)
-            raise ConversionError(
-                f"{what}: {text!r} is none of its states, which are {', '.join(map(repr, states))}",
-                pvname=channel.pvname,
-                operation="put",
-            )
-    return encoded
+    wrong = next(text for text in texts if not _is_name(text, states))
+    names = f"none of its states, which are {', '.join(map(repr, states))}" if states else "no number"
+    raise ConversionError(
+        f"{attempt(value, DBRType.ENUM, channel.last_count, channel.pvname)}: {wrong!r} is {names}",
+        pvname=channel.pvname,
+        operation="put",
+    )
 
 
-def _is_state(text: str, states: tuple[str, ...]) -> bool:
-    """Whether a server takes a text for a state: its name, or its number."""
+def _is_name(text: str, states: tuple[str, ...]) -> bool:
+    """Whether a server takes a text for the name of a state."""
     if text in states:
         return True
-    for base in (0, 10):
-        with suppress(ValueError):
-            return 0 <= int(text, base) < len(states)
     # Names are told up to their 25th byte.
     start = text.encode(surface.IOENCODING)[: MAX_ENUM_STRING_SIZE - 1]
     return len(start) == MAX_ENUM_STRING_SIZE - 1 and decode_string(start) in states
+
+
+def _number(text: str) -> int | None:
+    """The number of a state that a text says."""
+    for base in (0, 10):
+        with suppress(ValueError):
+            return int(text, base)
+    return None
 
 
 # --- callbacks ----------------------------------------------------------------------------------
