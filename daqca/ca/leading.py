@@ -15,6 +15,7 @@ from daqca.ca import protocol
 from daqca.ca.channels import State
 from daqca.ca.circuit import CircuitState
 from daqca.ca.loop import Loop
+from daqca.ca.protocol import HEADER_SIZE
 from daqca.ca.replies import ECA_DISCONN
 from daqca.ca.requests import RequestKind
 from daqca.ca.sockets import Link
@@ -103,6 +104,11 @@ class Leading(Loop):
         timeout
             In seconds.
 
+        Raises
+        ------
+        EngineClosedError
+            The context was closed meanwhile.
+
         Returns
         -------
         The fields of the answer, or what `register` returned (done, or not in time); None if this is not the
@@ -118,7 +124,8 @@ class Leading(Loop):
         try:
             with self.lock:
                 if (
-                    counts
+                    self.is_closed
+                    or counts
                     or circuit.out
                     or channels.state.item(slot) != _CONNECTED
                     or channels.circuit.item(slot) != circuit.index
@@ -143,7 +150,14 @@ class Leading(Loop):
             patience.learn(now - start, in_vain)
             if counts and counts[0] == answer.size:
                 fields: Fields = answer.unpack_from(circuit.get_buffer())
-                if fields[0] == command and fields[5] == id_ and fields[4] == _NORMAL and fields[2] == data_type:
+                if (
+                    fields[0] == command
+                    and fields[5] == id_
+                    and fields[4] == _NORMAL
+                    and fields[2] == data_type
+                    and fields[1] == answer.size - HEADER_SIZE  # else its rest is still to come
+                    and circuit.state is CircuitState.UP  # else it is also a word of life, which is told
+                ):
                     counts.clear()
                     circuit.heard(answer.size, now)
                     return fields
@@ -177,6 +191,7 @@ class Leading(Loop):
         """The answer did not come, or not alone: from here on it is waited for in the usual way."""
         shard = self.shard
         with self.lock:
+            self._check_open()
             waiter = register(id_)
             if self._by_fd.get(link.fd) is link:
                 kind = _READ if command == _READ_NOTIFY else _WRITE

@@ -69,6 +69,8 @@ class Requests(Table):
     def take_id(self) -> int:
         """An id for a request that is in no row, unless it is to be adopted later."""
         id_ = self._next
+        if self.kind[id_ & (self.capacity - 1)]:
+            id_ = self._make_room(1)
         self._next = id_ + 1 if id_ < 0xFFFFFFFF else 1
         return id_
 

@@ -158,7 +158,7 @@ class Link:
 
     def receive_within(self, timeout: float) -> None:
         """Wait for something to read, at most for a moment."""
-        if timeout < 2 * _TICK and not self._poll.poll(int(timeout * 1000) + 1):
+        if timeout < 2 * _TICK and not self._poll.poll(max(int(timeout * 1000), 0) + 1):
             return
         try:
             self.counts.extend(map(self.sock.recv_into, (self.circuit.get_buffer(),)))
