@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _thread
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -345,11 +345,13 @@ def test_puts_to_a_channel_that_another_thread_clears(ca: ModuleType, records: R
     assert ca.get(other) == 17
 
 
-def test_a_keyboard_interrupt(ca: ModuleType, own_records: Records, calls: Calls):
+@pytest.mark.parametrize("delay", [0.02, 0.3], ids=["before it is registered", "after"])
+def test_a_keyboard_interrupt(ca: ModuleType, own_records: Records, calls: Calls, delay: float):
     """The callback of a put that is broken off is called once; what is asked for later works."""
     chid = connected(own_records("slow"))
     assert [ca.get(chid) for _ in range(3)] == [0, 0, 0]
-    timer = threading.Timer(0.1, _thread.interrupt_main)
+    main = threading.main_thread().ident
+    timer = threading.Timer(delay, signal.pthread_kill, (main, signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         ca.put(chid, 1, wait=True, callback=calls)

@@ -214,8 +214,10 @@ def test_other_encodings(ca: ModuleType, records: Records):
 def test_states(ca: ModuleType, records: Records):
     name = records("enum")
     for number, state in enumerate(STATES):
-        for value in (state, state.encode(), np.str_(state), [state], np.array([state]), str(number), number):
+        for value in (state, state.encode(), np.str_(state), [state], np.array([state]), number):
             assert put_and_get(ca, name, value) == number
+        for text in (f"{number}", f" {number} ", f"0{number}", f"0x{number}", f"0b{number:b}"):
+            assert put_and_get(ca, name, text) == number
     assert put_and_get(ca, records("double.SCAN"), "1 second") == 6
     assert put_and_get(ca, records("double.SCAN"), "Passive") == 0
     # One without names of states takes the numbers that a text says.
@@ -233,6 +235,9 @@ def test_states_that_change(ca: ModuleType, own_records: Records):
         ca.put(connected(name), "Run", wait=True)
     with pytest.raises(ConversionError, match="'Nothing' is none of its states, which are 'Idle', 'Walk'"):
         ca.put(connected(name), "Nothing")
+    own_records.ioc.restart(f'record(mbbo, "{name}") {{ field(ZRST, "Off") field(ONST, "On") }}')
+    with pytest.raises(ConversionError, match="'Walk' is none of its states, which are 'Off', 'On'"):
+        ca.put(connected(name), "Walk")
 
 
 # --- what does not
@@ -263,8 +268,11 @@ REFUSED: tuple[tuple[str, Any, str], ...] = (
     ("enum", "3", "none of its states"),
     ("enum", "", "none of its states"),
     ("double.SCAN", "sometimes", "none of its states, which are 'Passive'"),
+    ("enum", "1.5", "none of its states"),
+    ("enum", "-1", "none of its states"),
     ("stateless", "Idle", "not a number"),
-    ("enums", ["Idle"], "not a number"),
+    ("enums", ["1", "Idle"], "not a number"),
+    ("enums", ["1", "65536"], "out of range, ENUM"),
     ("string", "x" * 40, "40 bytes, and a string holds at most 39"),
     ("string", "ä" * 20, "40 bytes"),
     ("string", "a\0b", "a zero byte inside"),

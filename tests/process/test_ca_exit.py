@@ -197,7 +197,7 @@ def test_torn_down_in_every_order(ioc: SimIOC):
         ca.poll()
     sys.exit(len(names))
     """.replace("{STEPS}", repr(STEPS))
-    orders = [order for n in range(1, 5) for order in itertools.permutations(STEPS, n)]
+    orders = [order for n in (1, 2, 4) for order in itertools.permutations(STEPS, n)]
     commands = [command(body, ioc.prefix, " ".join((*order, str(i % 2)))) for i, order in enumerate(orders)]
     for start in range(0, len(orders), 4):
         processes = [

@@ -164,7 +164,7 @@ def nothing_under_way(chid: Any) -> bool:
         return (
             not len(client.operations)
             and (client.is_closed or not shard.requests.kind.any())
-            and not (chid.gets or chid.puts or chid.earlier)
+            and not (chid.gets or chid.puts or chid.unanswered)
             and (not chid.is_cleared or (chid.pvname not in client.channels and chid.slot not in client._by_slot))
         )
 

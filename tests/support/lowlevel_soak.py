@@ -43,6 +43,7 @@ SWITCH_S = 1e-4
 CONN_TMO_S = 1.0
 PROBED = {"double": ">d", "slow": ">d", "long": ">i"}
 """Records that a client of another make reads at the end, too."""
+SETTLE_S = 3.0
 FAREWELL_S = 200.0
 """Seconds that the end may take at most, before everything is broken off."""
 
@@ -236,8 +237,11 @@ class Soak:
         self.clients.clear()
 
     def _check_nothing_left(self, begin: watch.Census) -> None:
+        wanted = watch.Census(begin.threads + 1, begin.descriptors)  # the watchdog is one more
+        # A thread that was joined takes a moment more to be gone.
+        _wait(lambda: watch.census() == wanted, SETTLE_S)
         end = watch.census()
-        if (end.threads, end.descriptors) != (begin.threads + 1, begin.descriptors):  # the watchdog is one more
+        if end != wanted:
             self.problems(
                 f"after finalize_libca there are {end.threads - 1} threads and {end.descriptors} file descriptors; "
                 f"before there were {begin.threads} and {begin.descriptors}; threads: {threading.enumerate()}"

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from daqca.ca import dbr
 from daqca.ca.conversion import RANGES, encode_as, encode_value
 from daqca.ca.dbr import DBRType
+from daqca.ca.lowlevel.putting import is_state
 from daqca.errors import ChannelAccessException, ConversionError
 
 STRING, SHORT, FLOAT, ENUM, CHAR, LONG, DOUBLE = map(DBRType, range(7))
@@ -146,6 +147,17 @@ def test_what_an_encoding_does_not_have():
 def test_bytes_have_no_encoding():
     assert sent(b"\xb5\xff", STRING, 1, "ascii") == (STRING, 1, b"\xb5\xff\0")
     assert encode_value(b"\xb5", CHAR, 4, "T:pv", "ascii") == (CHAR, 1, b"\xb5")
+
+
+def test_names_of_states():
+    states = ("Off", "Grün", "x" * 25, "é" * 12)
+    for name in states:
+        assert is_state(name.encode(), states)
+    # What is longer than the 25 bytes that are told of a name may be it; the last character of a name may be cut.
+    assert is_state(b"x" * 30, states)
+    assert is_state(("é" * 13).encode(), states)
+    for name in ("", "off", "Off ", "x" * 24, "é" * 11, "\xff"):
+        assert not is_state(name.encode("latin-1"), states)
 
 
 # --- rare kinds of values

@@ -51,8 +51,8 @@ class Channel(chid_t):
         Whom to tell of connections, and of access rights.
     gets
         Gets that nobody has completed, by the type that was asked for: the latest of each.
-    earlier
-        Gets that a later one of their type has followed, and that are not answered.
+    unanswered
+        Gets that are not answered.
     puts
         Puts whose end somebody waits for.
     writes
@@ -70,7 +70,6 @@ class Channel(chid_t):
         "callbacks",
         "client",
         "conn",
-        "earlier",
         "failures",
         "gets",
         "is_cleared",
@@ -81,6 +80,7 @@ class Channel(chid_t):
         "states",
         "subscriptions",
         "ts",
+        "unanswered",
         "writes",
     )
 
@@ -98,7 +98,7 @@ class Channel(chid_t):
         self.callbacks: list[ConnectionCallback] = []
         self.access_event_callback: list[Callback] = []
         self.gets: dict[int, Get] = {}
-        self.earlier: set[Get] = set()
+        self.unanswered: set[Get] = set()
         self.puts: set[Put] = set()
         self.writes = 0
         self.states: tuple[str, ...] | None = None

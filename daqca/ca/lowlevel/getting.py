@@ -113,10 +113,8 @@ def get_with_metadata(
     with channel.lock:
         session.channel(channel, "get")  # once more: another thread may have cleared it
         earlier = channel.gets.get(dbr_type)
-        if earlier is not None and not earlier.done:
-            if not wait and earlier.count == asked and earlier.writes == channel.writes:
-                return None  # its answer will do
-            channel.earlier.add(earlier)
+        if not wait and earlier is not None and earlier.will_do(asked):
+            return None
         operation = channel.gets[dbr_type] = Get(channel, dbr_type, asked)
     channel.client.read(operation, asked, limit if wait else None)
     return _finish(operation, _Form(count, as_string, as_numpy), limit) if wait else None

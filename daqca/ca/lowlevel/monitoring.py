@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import operator
+from typing import Any, SupportsIndex
 
 import daqca.ca as surface
-from daqca.ca.eca import ECA
+from daqca.ca.eca import ECA, message
+from daqca.ca.lowlevel.channel import Channel
 from daqca.ca.lowlevel.channels import Chid, promote_fieldtype
 from daqca.ca.lowlevel.session import session
 from daqca.ca.lowlevel.subscription import Callback, Subscription
-from daqca.errors import ChannelAccessException
+from daqca.dbr import CLASS_NAME
+from daqca.errors import CASeverityException, ChannelAccessException
 
-_LAST_TYPE = 38
+_LAST_MASK = 0xFF
+_LAST_COUNT = 0xFFFFFFFF
 
 
 def create_subscription(
@@ -28,7 +32,7 @@ def create_subscription(
 
     It lives until `clear_subscription`, or until its channel is cleared, whether the result is kept or not, and it
     survives reconnections. The callback runs on a thread of its own (without preemption: in `pend_event` and `poll`),
-    may take its time, and may call anything.
+    may take its time, and may call anything. What it raises is logged and counted (see `client_status`), and it stays.
 
     Parameters
     ----------
@@ -37,14 +41,15 @@ def create_subscription(
     ftype
         The type to begin with; None: the channel's, which must connect for it in time.
     mask
-        `daqca.dbr.DBE_VALUE`, ``DBE_LOG``, ``DBE_ALARM`` and ``DBE_PROPERTY``, added; None:
+        `daqca.dbr.DBE_VALUE`, ``DBE_LOG``, ``DBE_ALARM`` and ``DBE_PROPERTY``, added; None (or 0):
         `DEFAULT_SUBSCRIPTION_MASK`.
     callback
         Called with the keywords ``pvname``, ``value``, ``count``, ``ftype``, ``status`` and ``chid`` (a number), and
         what the variant of the type has: see `get_with_metadata`. ``status`` is the alarm status where the variant has
         one, and else 1.
     count
-        At most so many elements; 0: as many as there are.
+        So many elements, or as many as the channel can have, if that is less; the server fills up with zeros what
+        the value has not. 0: those that the value has.
     timeout
         Seconds to connect; None: `DEFAULT_CONNECTION_TIMEOUT`.
 
@@ -55,31 +60,51 @@ def create_subscription(
     Raises
     ------
     ChannelAccessException
-        The channel does not connect in time, or there is no such type.
+        The channel does not connect in time.
+    CASeverityException
+        There is no such type, mask or count.
     """
     channel = session.channel(chid, "create_subscription")
-    client = channel.client
     if callback is not None and not callable(callback):
         raise TypeError(f"create_subscription({channel.pvname!r}) takes a function as callback, and got {callback!r}")
+    mask = mask or surface.DEFAULT_SUBSCRIPTION_MASK
+    mask = _checked(channel, ECA.BADMASK, mask, 1, _LAST_MASK)
+    count = _checked(channel, ECA.BADCOUNT, count, 0, _LAST_COUNT)
     if ftype is None:
-        limit = surface.DEFAULT_CONNECTION_TIMEOUT if timeout is None else timeout
-        if not client.connect(channel, limit):
-            raise ChannelAccessException(
-                f"create_subscription() timed out waiting for {channel.pvname!r} to connect ({limit:g} seconds)"
-            )
+        _connect(channel, timeout)
         ftype = channel.native_type
-    wanted = promote_fieldtype(int(ftype), use_time, use_ctrl)
-    if not 0 <= wanted <= _LAST_TYPE:
-        raise ChannelAccessException(f"create_subscription({channel.pvname!r}): there is no DBR type {wanted}")
-    subscription = Subscription(channel, callback, wanted, count, mask or surface.DEFAULT_SUBSCRIPTION_MASK)
-    client.subscribe(subscription)
+    ftype = _checked(channel, ECA.BADTYPE, ftype, 0, CLASS_NAME)
+    wanted = _checked(channel, ECA.BADTYPE, promote_fieldtype(ftype, use_time, use_ctrl), 0, CLASS_NAME)
+    if channel.is_connected:
+        count = min(count, channel.native_count)
+    subscription = Subscription(channel, callback, wanted, count, mask)
+    channel.client.subscribe(subscription)
     return callback, callback, subscription
+
+
+def _checked(channel: Channel, status: ECA, value: SupportsIndex, lowest: int, highest: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = -1
+    if lowest <= number <= highest:
+        return number
+    raise CASeverityException("create_subscription", f"{message(status)}: {value!r} for {channel.pvname}")
+
+
+def _connect(channel: Channel, timeout: float | None) -> None:
+    limit = surface.DEFAULT_CONNECTION_TIMEOUT if timeout is None else timeout
+    if not channel.client.connect(channel, limit):
+        raise ChannelAccessException(
+            f"create_subscription() timed out waiting for {channel.pvname!r} to connect ({limit:g} seconds)"
+        )
 
 
 def clear_subscription(event_id: Subscription) -> int:
     """End a subscription, given its event id (the last of what `create_subscription` returned); returns ECA_NORMAL.
 
-    Nothing more is told, not even of updates that have come already.
+    Its callback is not called after this, not even for updates that have come already. If it is being called by
+    another thread right now, this waits for it to return, for 5 seconds at most: hold no lock that it wants.
 
     Raises
     ------
@@ -94,4 +119,5 @@ def clear_subscription(event_id: Subscription) -> int:
             f"{event_id!r}"
         )
     event_id.channel.client.unsubscribe(event_id)
+    event_id.wait_for_caller()
     return int(ECA.NORMAL)

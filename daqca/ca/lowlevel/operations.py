@@ -59,7 +59,7 @@ class Get(_Single):
     dbr_type, count
         What was asked for; count 0: as many elements as there are.
     writes
-        How often the channel had been written by us when it was asked for.
+        How often the channel had been written by us when it was asked for; -1: not known.
     row, data
         The answer, as a row of `daqca.events.Event`, and its bytes, where it is not a number.
     """
@@ -71,6 +71,7 @@ class Get(_Single):
         self.dbr_type = dbr_type
         self.count = count
         self.writes = channel.writes
+        channel.unanswered.add(self)
         self.row: tuple[Any, ...] = ()
         self.data: bytes | memoryview = b""
 
@@ -81,9 +82,13 @@ class Get(_Single):
         if isinstance(row[6], tuple):
             self.data = batch.data(*row[6])
 
+    def will_do(self, count: int) -> bool:
+        """Whether its answer is still to come, and will be what one would get who asked for so many elements now."""
+        return not self.done and self.count == count and self.writes == self.channel.writes
+
     def complete(self) -> None:
         """See `Waiter.complete`."""
-        self.channel.earlier.discard(self)
+        self.channel.unanswered.discard(self)
         super().complete()
 
 

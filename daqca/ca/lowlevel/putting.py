@@ -195,9 +195,9 @@ def _encode_states(channel: Channel, value: Any, encoded: Encoded) -> Encoded:
     The server would refuse what it does not know; but who does not wait would never hear of it.
     """
     payload = encoded[2]
-    texts = [decode_string(payload[i : i + MAX_STRING_SIZE]) for i in range(0, len(payload), MAX_STRING_SIZE)]
+    texts = [payload[i : i + MAX_STRING_SIZE].rstrip(b"\0") for i in range(0, len(payload), MAX_STRING_SIZE)]
     states = channel.states
-    if not states or not all(_is_name(text, states) for text in texts):
+    if not states or not all(is_state(text, states) for text in texts):
         try:
             known = get_ctrlvars(channel, _STATES_TIMEOUT)
         except ChannelAccessGetFailure:
@@ -205,32 +205,31 @@ def _encode_states(channel: Channel, value: Any, encoded: Encoded) -> Encoded:
         if known is None:
             return encoded
         states = channel.states = known.get("enum_strs", ())
-    if all(_is_name(text, states) for text in texts):
+    if not states:
+        return encode_as(value, DBRType.ENUM, channel.last_count, channel.pvname, surface.IOENCODING)
+    wrong = [decode_string(text) for text in texts if not is_state(text, states)]
+    if not wrong:
         return encoded
     numbers = [number for text in texts if (number := _number(text)) is not None]
-    if len(numbers) == len(texts) and (not states or 0 <= min(numbers) <= max(numbers) < len(states)):
+    if len(numbers) == len(texts) and 0 <= min(numbers) <= max(numbers) < len(states):
         return encode_value(numbers, DBRType.ENUM, channel.last_count, channel.pvname)
     if len(states) >= MAX_ENUM_STATES:  # a menu may have more choices than Channel Access tells
         return encoded
-    wrong = next(text for text in texts if not _is_name(text, states))
-    names = f"none of its states, which are {', '.join(map(repr, states))}" if states else "no number"
     raise ConversionError(
-        f"{attempt(value, DBRType.ENUM, channel.last_count, channel.pvname)}: {wrong!r} is {names}",
+        f"{attempt(value, DBRType.ENUM, channel.last_count, channel.pvname)}: {wrong[0]!r} is none of its states, "
+        f"which are {', '.join(map(repr, states))}",
         pvname=channel.pvname,
         operation="put",
     )
 
 
-def _is_name(text: str, states: tuple[str, ...]) -> bool:
-    """Whether a server takes a text for the name of a state."""
-    if text in states:
-        return True
-    # Names are told up to their 25th byte.
-    start = text.encode(surface.IOENCODING)[: MAX_ENUM_STRING_SIZE - 1]
-    return len(start) == MAX_ENUM_STRING_SIZE - 1 and decode_string(start) in states
+def is_state(text: bytes, states: tuple[str, ...]) -> bool:
+    """Whether a text is the name of a state, of which Channel Access tells 25 bytes at most."""
+    told = MAX_ENUM_STRING_SIZE - 1
+    return decode_string(text) in states or (len(text) > told and decode_string(text[:told]) in states)
 
 
-def _number(text: str) -> int | None:
+def _number(text: bytes) -> int | None:
     """The number of a state that a text says."""
     for base in (0, 10):
         with suppress(ValueError):

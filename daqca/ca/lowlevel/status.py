@@ -6,15 +6,20 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 import daqca.ca as surface
 from daqca.ca import eca
+from daqca.ca.lowlevel.getting import get_enum_strings
 from daqca.ca.lowlevel.groups import Data
-from daqca.ca.lowlevel.raw import Raw, text_of, value_of
+from daqca.ca.lowlevel.raw import Raw, decode_string, metadata_of, text_of, value_of
 from daqca.ca.lowlevel.session import session
 from daqca.ca.protocol import MINOR_VERSION
+from daqca.dbr import ENUM, STRING, Map, NP_Map, native_type
 from daqca.errors import ChannelAccessException
 
 Writer = Callable[[str], Any]
+_NOT_GIVEN = object()
 
 
 def version() -> str:
@@ -42,28 +47,45 @@ def _to_stderr(text: str) -> None:
     sys.stderr.write(text)
 
 
+def _to_stdout(text: str) -> None:
+    sys.stdout.write(text)
+
+
+def _to_nobody(text: str) -> None:
+    pass
+
+
+_STREAMS: dict[str, Writer] = {"stderr": _to_stderr, "stdout": _to_stdout}
+
+
 def enable_ca_messages(writer: Writer | str | None = "stderr") -> None:
     """Have messages written: to ``"stderr"``, to ``"stdout"``, or by a function; None: not."""
+    if isinstance(writer, str) and writer not in _STREAMS:
+        raise ChannelAccessException(f"enable_ca_messages takes 'stderr', 'stdout' or a function, and got {writer!r}")
     if writer is None:
         disable_ca_messages()
-    elif isinstance(writer, str):
-        replace_printf_handler(None if writer == "stderr" else lambda text: sys.stdout.write(text))
     else:
-        replace_printf_handler(writer)
+        replace_printf_handler(_STREAMS.get(writer) if isinstance(writer, str) else writer)
 
 
 def disable_ca_messages() -> None:
-    """Have messages not written."""
-    session.printf_handler = None
+    """Have messages not written, also if `WITH_CA_MESSAGES` is true."""
+    session.printf_handler = _to_nobody
 
 
 def add_exception_event(callback: Callable[..., Any] | None = None) -> None:
     """Have a function told of what fails without anybody waiting for it, in the current context.
 
-    It is called with the keywords ``op`` (``"put"``, ``"create_subscription"``, ``"event"``), ``status`` (an ECA
-    status), ``message``, ``pvname``, ``chid`` (a number; None, if no channel is concerned) and ``context``. None
-    removes all. (In C: ca_add_exception_event.)
+    Parameters
+    ----------
+    callback
+        Called, on the thread of all callbacks, with the keywords ``op`` (``"put"``, ``"sg_put"``,
+        ``"create_subscription"``; ``"event"``, if updates were dropped because callbacks are too slow), ``status`` (an
+        ECA status), ``message`` (a text), ``pvname`` and ``chid`` (a number; both None, if no channel is concerned) and
+        ``context``. None: all that were added are removed. (In C: ca_add_exception_event.)
     """
+    if callback is not None and not callable(callback):
+        raise ChannelAccessException(f"add_exception_event takes a function, and got {callback!r}")
     client = session.needed()
     if callback is None:
         client.exception_callbacks.clear()
@@ -150,7 +172,7 @@ def show_cache(print_out: bool = True) -> str | None:
 
 def _unpack(
     first: Any = None,
-    data: Any = None,
+    data: Any = _NOT_GIVEN,
     count: int | None = None,
     ftype: int | None = None,
     as_numpy: bool | None = None,
@@ -176,38 +198,42 @@ def _unpack(
     -------
     The value; None if there are no data (yet).
     """
-    if chid is None and data is not None:
-        chid = first
-    elif data is None:
+    if data is _NOT_GIVEN:
         data = first
+    elif chid is None:
+        chid = first
     if isinstance(data, Data):
         raw = data.raw
         if raw is None:
             return None
-        numpy = data.as_numpy if as_numpy is None else as_numpy
-        value = value_of(raw, count, data.channel.is_array, numpy)
-        return text_of(value, raw.ftype, _states(data)) if data.as_string else value
+        value = value_of(raw, count, data.most > 1, data.as_numpy if as_numpy is None else as_numpy)
+        return _text(value, raw, count, data) if data.as_string else value
     channel = None if chid is None else session.channel(chid, "_unpack")
     is_array = channel is not None and channel.is_array
     if isinstance(data, Raw):
         return value_of(data, count, is_array, as_numpy is not False)
     if data is None:
         return None
-    values = list(data)[: count or None]
-    if ftype is None and channel is not None:
+    if ftype is None and channel is not None and channel.is_connected:
         ftype = channel.native_type
+    return _unpack_plain(data, count, 1 if ftype is None else native_type(ftype), is_array, as_numpy is not False)
+
+
+def _unpack_plain(data: Any, count: int | None, ftype: int, is_array: bool, as_numpy: bool) -> Any:
+    """Elements of a plain type in a ctypes array, or in any other sequence."""
+    values = data[: count or None]
+    if ftype == STRING:
+        texts = [value if isinstance(value, str) else decode_string(bytes(value)) for value in values]
+        return texts[0] if len(texts) == 1 and not is_array else texts
     if len(values) == 1 and not is_array:
         return values[0]
-    if as_numpy is False or not surface.HAS_NUMPY:
-        return data
-    import numpy as np
-
-    from daqca.dbr import NP_Map, native_type
-
-    return np.array(values, NP_Map.get(native_type(ftype if ftype is not None else 1)))
+    if as_numpy and surface.HAS_NUMPY:
+        return np.array(values, NP_Map.get(ftype))
+    return (Map[ftype] * len(values))(*values)
 
 
-def _states(data: Data) -> tuple[str, ...] | None:
-    from daqca.ca.lowlevel.getting import get_enum_strings
-
-    return get_enum_strings(data.channel) if data.ftype % 7 == 3 else None
+def _text(value: Any, raw: Raw, count: int | None, data: Data) -> str:
+    states = metadata_of(raw).get("enum_strs")
+    if states is None and native_type(raw.ftype) == ENUM and isinstance(value, int):
+        states = get_enum_strings(data.channel)
+    return text_of(value, raw.ftype, states, min(count or data.most, data.most))

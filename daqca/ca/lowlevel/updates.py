@@ -1,85 +1,150 @@
-"""From updates to calls of users' callbacks: one by one, and for many numbers in columns.
+"""From updates to calls of users' callbacks: numbers in columns or rows, what is no number one by one.
 
-The keywords are those of the manual's chapter 4.5.
+The keywords are those of the manual's chapter 4.5. When callbacks are called is decided in `client`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from itertools import islice
+from threading import get_ident
 from typing import Any
 
-import daqca.ca as surface
+import numpy as np
+import numpy.typing as npt
+
+from daqca.ca.dbr import value_offset
 from daqca.ca.eca import ECA
-from daqca.ca.lowlevel.raw import metadata_of, raw_of, value_of
-from daqca.ca.lowlevel.subscription import Subscription
-from daqca.events import Event, Records
+from daqca.ca.lowlevel.raw import Raw, metadata_of, raw_of, value_of
+from daqca.ca.lowlevel.subscription import TIME, Subscription
+from daqca.events import Batch, Records, has_number
 
 Failed = Callable[[Callable[..., Any], str | None], None]
 """Told of a callback that raised."""
+Subscriptions = Mapping[int, Subscription]
+"""By the token of their events."""
 
+FAILURES = (Exception, SystemExit)
+"""What a callback may raise, and all goes on: ``sys.exit()`` would end the thread that calls all others."""
 _NORMAL = int(ECA.NORMAL)
+_NO_ALARM = {"status": _NORMAL}
+_FLOAT, _CHAR, _DOUBLE = 2, 4, 6
+_FIRST_GR, _LAST_CTRL = 21, 34
+
+_Number = tuple[int, float, int, int, int, float, float, int]
+"""Token, value, DBR type, status, severity, and the time in its three forms (see `raw.time_fields`)."""
 
 
-def call_back(subscription: Subscription, event: Event, data: memoryview | bytes, failed: Failed) -> None:
-    """Call a subscription's callback for one update."""
-    callback = subscription.callback
-    if callback is None:
-        return
-    raw = raw_of(subscription.dbr_type, tuple(event), data)
-    channel = subscription.channel
-    as_numpy = raw.count < surface.AUTOMONITOR_MAXLENGTH or surface.HAS_NUMPY
-    try:
-        value = value_of(raw, None, channel.is_array, as_numpy)
-        known = {"status": _NORMAL, **metadata_of(raw)}
-        callback(value=value, count=raw.count, **subscription.fixed, **known)
-    except Exception:
-        failed(callback, channel.pvname)
-
-
-def call_back_numbers(records: Records, subscriptions: Mapping[int, Subscription], failed: Failed) -> None:
-    """Call the callbacks of many updates that are single numbers, each in its order.
+def call_back_all(batch: Batch, subscriptions: Subscriptions, failed: Failed) -> None:
+    """Call the callbacks of updates, each in its order.
 
     Parameters
     ----------
-    records
-        Array of `daqca.events.EVENT`, shape (n,), all UPDATE events with a number.
-    subscriptions
-        By the events' tokens.
+    batch
+        UPDATE events and no others.
     """
+    if batch.is_small:
+        _call_back_rows(batch, subscriptions, failed)
+    else:
+        _call_back_records(batch, subscriptions, failed)
+
+
+def _call_back_rows(batch: Batch, subscriptions: Subscriptions, failed: Failed) -> None:
+    numbers: list[_Number] = []
+    for row in batch.rows():
+        subscription = subscriptions.get(row[8])
+        if subscription is None:
+            continue
+        _, _, dbr_type, status, severity, timestamp, value, _, token = row
+        if type(value) is tuple or (dbr_type == _CHAR and subscription.channel.is_array):
+            _call_back_numbers(numbers, subscriptions, failed)
+            numbers = []
+            call_back(subscription, row, batch.data(*value) if type(value) is tuple else b"", failed)
+            continue
+        seconds, nanoseconds = divmod(timestamp, 1_000_000_000)
+        if dbr_type != _DOUBLE and dbr_type != _FLOAT:
+            value = int(value)
+        stamp = seconds + 1e-6 * (nanoseconds // 1000)
+        numbers.append((token, value, dbr_type, status, severity, stamp, float(seconds), nanoseconds))
+    _call_back_numbers(numbers, subscriptions, failed)
+
+
+def _call_back_records(batch: Batch, subscriptions: Subscriptions, failed: Failed) -> None:
+    records = batch.records
+    is_number = has_number(records)
+    _exclude_arrays(records, is_number, subscriptions)
     timestamps = records["timestamp"]
     seconds = timestamps // 1_000_000_000
     nanoseconds = timestamps - seconds * 1_000_000_000
     stamps = seconds + 1e-6 * (nanoseconds // 1000)
-    find = subscriptions.get
-    for token, number, status, severity, stamp, second, nanosecond in zip(
+    columns = zip(
         records["token"].tolist(),
-        records["value"].tolist(),
+        _values(records, is_number),
+        records["dbr_type"].tolist(),
         records["status"].tolist(),
         records["severity"].tolist(),
         stamps.tolist(),
         seconds.astype(float).tolist(),
         nanoseconds.tolist(),
         strict=True,
-    ):
+    )
+    done = 0
+    others = np.flatnonzero(~is_number)
+    for place, event in zip(others.tolist(), batch.select(others) if len(others) else (), strict=True):
+        _call_back_numbers(islice(columns, place - done), subscriptions, failed)
+        next(columns)
+        done = place + 1
+        subscription = subscriptions.get(event.token)
+        if subscription is not None:
+            data = batch.data(*event.value) if isinstance(event.value, tuple) else b""
+            call_back(subscription, event, data, failed)
+    _call_back_numbers(columns, subscriptions, failed)
+
+
+def _exclude_arrays(records: Records, is_number: npt.NDArray[np.bool_], subscriptions: Subscriptions) -> None:
+    """An array of characters is one also when only one came."""
+    chars = np.flatnonzero(is_number & (records["dbr_type"] == _CHAR))
+    for place, token in zip(chars.tolist(), records["token"][chars].tolist(), strict=True):
+        subscription = subscriptions.get(token)
+        if subscription is not None and subscription.channel.is_array:
+            is_number[place] = False
+
+
+def _values(records: Records, is_number: npt.NDArray[np.bool_]) -> list[float]:
+    """The numbers, those of whole types as int; what is there where it is no number is not to be used."""
+    values, dbr_types = records["value"], records["dbr_type"]
+    is_whole = is_number & (dbr_types != _DOUBLE) & (dbr_types != _FLOAT)
+    found: list[float]
+    if not is_whole.any():
+        found = values.tolist()
+    elif is_whole.all():
+        found = values.astype(np.int64).tolist()
+    else:
+        mixed = values.astype(object)
+        mixed[is_whole] = values[is_whole].astype(np.int64)
+        found = mixed.tolist()
+    return found
+
+
+def _call_back_numbers(numbers: Iterable[_Number], subscriptions: Subscriptions, failed: Failed) -> None:
+    """The loop that every update of a number goes through: here nanoseconds count."""
+    find, me = subscriptions.get, get_ident()
+    for token, value, dbr_type, status, severity, stamp, second, nanosecond in numbers:
         subscription = find(token)
         if subscription is None or (callback := subscription.callback) is None:
             continue
+        subscription.caller = me
         try:
-            if subscription.is_plain:
+            if subscription.is_ended:  # just now: see `Subscription.caller`
+                continue
+            row = subscription.row
+            if row == TIME:
                 callback(
-                    value=int(number) if subscription.is_integer else number,
+                    value=value,
                     pvname=subscription.pvname,
                     chid=subscription.chid,
-                    ftype=subscription.dbr_type,
-                    count=1,
-                    status=_NORMAL,
-                )
-            elif subscription.is_timed:
-                callback(
-                    value=int(number) if subscription.is_integer else number,
-                    pvname=subscription.pvname,
-                    chid=subscription.chid,
-                    ftype=subscription.dbr_type,
+                    ftype=dbr_type + TIME,
                     count=1,
                     status=status,
                     severity=severity,
@@ -87,8 +152,72 @@ def call_back_numbers(records: Records, subscriptions: Mapping[int, Subscription
                     posixseconds=second,
                     nanoseconds=nanosecond,
                 )
+            elif row == 0:
+                callback(
+                    value=value,
+                    pvname=subscription.pvname,
+                    chid=subscription.chid,
+                    ftype=dbr_type,
+                    count=1,
+                    status=_NORMAL,
+                )
             else:
-                row = Event(0, 1, 0, status, severity, 0, number, 1, token)
-                call_back(subscription, row, b"", failed)
-        except Exception:
+                callback(
+                    value=value,
+                    pvname=subscription.pvname,
+                    chid=subscription.chid,
+                    ftype=dbr_type + row,
+                    count=1,
+                    status=status,
+                    severity=severity,
+                )
+        except FAILURES:
             failed(callback, subscription.pvname)
+        finally:
+            subscription.caller = 0
+
+
+def call_back(subscription: Subscription, row: tuple[Any, ...], data: memoryview | bytes, failed: Failed) -> None:
+    """Call a subscription's callback for one update of any kind.
+
+    Parameters
+    ----------
+    row, data
+        The event in the order of `daqca.events.Event`, and its bytes.
+    """
+    callback = subscription.callback
+    if callback is None:
+        return
+    raw = raw_of(subscription.type_of(row[2]), row, data)
+    subscription.caller = get_ident()
+    try:
+        if not subscription.is_ended:
+            callback(
+                value=value_of(raw, None, subscription.channel.is_array),
+                pvname=subscription.pvname,
+                chid=subscription.chid,
+                ftype=raw.ftype,
+                count=raw.count,
+                **(_known(raw) or _NO_ALARM),
+            )
+    except FAILURES:
+        failed(callback, subscription.pvname)
+    finally:
+        subscription.caller = 0
+
+
+def _known(raw: Raw) -> Mapping[str, Any]:
+    if _FIRST_GR <= raw.ftype <= _LAST_CTRL:
+        return _known_of_head(raw.ftype, bytes(raw.data[: value_offset(raw.ftype)]))
+    return metadata_of(raw)
+
+
+@lru_cache(maxsize=4096)
+def _known_of_head(ftype: int, head: bytes) -> Mapping[str, Any]:
+    """What is before the value of a GR or CTRL type: with each update it comes again, and is the same."""
+    return metadata_of(Raw(ftype, 0, None, head, 0, 0, 0))
+
+
+def call_back_numbers(records: Records, subscriptions: Subscriptions, failed: Failed) -> None:
+    """`call_back_all` for an array of UPDATE events that are numbers."""
+    call_back_all(Batch(records), subscriptions, failed)

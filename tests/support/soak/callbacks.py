@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from daqca import ca
-from daqca.ca.eca import ECA
+from daqca.ca.eca import ECA, message
 from daqca.errors import ChannelAccessException
 
 from .records import Ledger, decode
@@ -28,7 +29,7 @@ class PutCallbacks:
         self.problem = problem
         self.issued = 0
         self.received = 0
-        self.failed = 0
+        self.failed: Counter[str] = Counter()
         self.withdrawn = 0
         """Of puts that were refused before anything was sent: their callbacks are not to be called."""
         self.waiting: set[PutCallback] = set()
@@ -62,11 +63,11 @@ class PutCallbacks:
                     f"put callbacks: {self.issued} issued, {self.received} received, {self.withdrawn} not sent"
                 )
 
-    def report(self) -> dict[str, int]:
+    def report(self) -> dict[str, Any]:
         return {
             "issued": self.issued,
             "received": self.received,
-            "of failed puts": self.failed,
+            "of failed puts": dict(self.failed),
             "not sent": self.withdrawn,
         }
 
@@ -93,7 +94,8 @@ class PutCallback:
                 return
             self._all.waiting.remove(self)
             self._all.received += 1
-            self._all.failed += status != ECA.NORMAL
+            if status != ECA.NORMAL:
+                self._all.failed[message(status)] += 1
         if data is not self or pvname != self.ledger.pvname:
             self._all.problem(f"{self} was called with pvname={pvname!r} and data={data!r}")
         if status == ECA.NORMAL:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 HANG_S = 20.0
 """Seconds beyond its own limit after which a call counts as one that hangs."""
 PERIOD_S = 0.5
-MAX_PROBLEMS = 50
+MAX_PROBLEMS, MAX_LENGTH = 20, 2000
 MEMORY_PERIOD_S = 4.0
 GROWTH = {"resident_mb": 8.0, "python_mb": 1.5, "threads": 3, "descriptors": 4}
 """What the last third of a run may need more than the second; of what is counted, more than ever before, which may be
@@ -38,7 +38,7 @@ class Problems:
         with self._lock:
             self.count += 1
             if len(self.found) < MAX_PROBLEMS:
-                self.found.append(sentence)
+                self.found.append(sentence[:MAX_LENGTH])
 
 
 class Log(logging.Handler):

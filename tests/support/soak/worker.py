@@ -35,6 +35,7 @@ MAX_EVENTS = 50
 EXPECTED = (
     "timed out waiting",
     "was cleared",
+    "is not connected",
     *(message(each) for each in (ECA.DISCONN, ECA.CHANDESTROY, ECA.TIMEOUT)),
 )
 """What errors may say while the IOC is away, or others clear channels."""
