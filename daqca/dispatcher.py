@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -94,8 +95,9 @@ class Dispatcher:
         self._waiting += item.events
         self._waiting_bytes += item.bytes
         if self._thread is None and self.threaded:
-            self._thread = threading.Thread(target=self._run, name="daqca-dispatcher", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="daqca-dispatcher", daemon=True)
+            thread.start()
+            self._thread = thread
         self._ready.notify()
 
     @property
@@ -118,12 +120,25 @@ class Dispatcher:
     def _run_item(self, item: _Item) -> None:
         try:
             item.function(item.batch)
-        except Exception:
-            self.errors += 1
-            log.exception("a callback raised; it stays installed")
-        with self._ready:
-            self._waiting -= item.events
-            self._waiting_bytes -= item.bytes
+        except BaseException as error:
+            if not isinstance(error, Exception) and not self.is_mine:
+                raise  # sys.exit and Ctrl-C end what the polling thread does
+            self.raised("a callback raised; it stays installed")
+        finally:
+            with self._ready:
+                self._waiting -= item.events
+                self._waiting_bytes -= item.bytes
+
+    def raised(self, text: str) -> None:
+        """Count and log the exception that is being handled: a callback has raised it.
+
+        As in every thread but the main one, `sys.exit` ends nothing but the call that it is made in.
+        """
+        self.errors += 1
+        if isinstance(sys.exc_info()[1], SystemExit):
+            log.info("%s (sys.exit ends a program in its main thread only)", text)
+        else:
+            log.exception("%s", text)
 
     def _next(self) -> _Item | None:
         """Wait for what is to be called next; None at the end."""
@@ -145,8 +160,8 @@ class Dispatcher:
         self._queue.clear()
         self._thread = None
 
-    def close(self, timeout: float = 5.0) -> None:
-        """Run what waits, then end the thread; what is not done after `timeout` seconds is left."""
+    def close(self, timeout: float = 5.0, quietly: bool = False) -> None:
+        """Run what waits, then end the thread; what is not done after `timeout` seconds is left, and logged."""
         with self._ready:
             self._closed = True
             self._ready.notify()
@@ -155,7 +170,8 @@ class Dispatcher:
             if self._thread.is_alive():
                 with self._ready:
                     self._queue.clear()
-                log.warning("a callback did not return within %.0f s of closing; it is left behind", timeout)
+                if not quietly:
+                    log.warning("a callback did not return within %.3g s of closing; it is left behind", timeout)
 
 
 def _lost_batch(count: int) -> Batch:

@@ -15,7 +15,8 @@ DaqcaError
 ├── TransportError                (ValueError)       a message between processes that is malformed
 ├── ConfigurationError            (ValueError)       an environment variable or option makes no sense
 ├── NameListError                 (ValueError)       a list of PV names that cannot be used; names file and line
-├── EngineClosedError             (RuntimeError)     the engine or context was closed
+├── EngineClosedError             (RuntimeError)     the engine was closed
+│   └── ContextClosedError        a Channel Access context was closed; a ChannelAccessException too
 ├── WorkerError                   (RuntimeError)     a worker did not start, died or does not answer
 └── RecordingError                (OSError)          a file could not be created, written or verified
 """
@@ -145,6 +146,10 @@ class NameListError(DaqcaError, ValueError):
 
 class EngineClosedError(DaqcaError, RuntimeError):
     """The engine, or the context below it, was closed."""
+
+
+class ContextClosedError(EngineClosedError, ChannelAccessException):
+    """A Channel Access context was closed, perhaps by another thread and just now."""
 
 
 class WorkerError(DaqcaError, RuntimeError):

@@ -21,6 +21,9 @@ AUTO = 255
 """As a DBR type: with time and alarm, scalar numbers as DOUBLE, all else as what it is."""
 CTRL = 254
 """As a DBR type: the DBR_CTRL structure of the channel's native type, with one element."""
+NATIVE, NATIVE_TIME, NATIVE_CTRL = 251, 252, 253
+"""As a DBR type of a subscription: that of the channel, plain, with time and alarm, or as DBR_CTRL structure (of a
+STRING, which has none, with time and alarm). It follows the channel, if its type is another after a reconnection."""
 
 
 class Link(Protocol):

@@ -362,13 +362,21 @@ class Subscriptions(Table):
         self.cancels[ids] += 1
         self.cancelled_on[ids] = circuit
 
-    def confirm(self, id_: int, circuit: int) -> None:
-        """The server confirmed that a subscription was cancelled: no update of it is on its way."""
-        if id_ < self.capacity and self.cancels[id_] and self.cancelled_on[id_] == circuit:
-            self.cancels[id_] -= 1
-            if not self.cancels[id_] and self.slot[id_] == self.FREE:
-                self._resting -= 1
-                self._free.append(id_)
+    def confirm(self, id_: int, circuit: int) -> bool:
+        """The server confirmed that a subscription was cancelled: no update of it is on its way.
+
+        Returns
+        -------
+        Whether that was awaited. Else what seems to confirm it is an update without a byte: of an array of a plain type
+        that has no elements, or that may not be read.
+        """
+        if id_ >= self.capacity or not self.cancels[id_] or self.cancelled_on[id_] != circuit:
+            return False
+        self.cancels[id_] -= 1
+        if not self.cancels[id_] and self.slot[id_] == self.FREE:
+            self._resting -= 1
+            self._free.append(id_)
+        return True
 
     def let_go(self, circuit: int) -> None:
         """A circuit is gone, and with it what was on its way."""

@@ -23,7 +23,7 @@ from daqca.ca.registration import Registration
 from daqca.ca.settings import Settings
 from daqca.ca.shard import Address, Shard
 from daqca.ca.sockets import AGAIN, Link, udp_socket, user_name
-from daqca.errors import EngineClosedError, ProtocolError
+from daqca.errors import ContextClosedError, ProtocolError
 from daqca.events import Batch, Reason
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ log = logging.getLogger("daqca.ca")
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 _MAX_READS = 8
 _MAX_DATAGRAMS = 64
+_LOOK_AGAIN = 1e-3
 _GATHER = 1e-3
 """Seconds for which the I/O thread lets updates gather, when they come in a dense trickle: each time it wakes costs as
 much as some hundred events. It is also the longest time that this delays them. Who waits for an answer reads itself."""
@@ -253,9 +254,10 @@ class Loop:
     def wake(self) -> None:
         """Have the I/O thread begin a new turn."""
         if self._thread is not None and threading.current_thread() is not self._thread:
-            self._sleeps_until = 0.0
-            with contextlib.suppress(BlockingIOError):
-                os.write(self._wake_write, b"!")
+            with self.lock, contextlib.suppress(BlockingIOError):
+                if not self.is_closed:  # else the descriptor may be somebody else's
+                    self._sleeps_until = 0.0
+                    os.write(self._wake_write, b"!")
 
     # --- connections ----------------------------------------------------------------------------
 
@@ -327,7 +329,29 @@ class Loop:
 
     def _check_open(self) -> None:
         if self.is_closed:
-            raise EngineClosedError("this Channel Access context is closed; make a new one")
+            raise ContextClosedError("this Channel Access context is closed; make a new one")
+
+    def drain(self, timeout: float) -> bool:
+        """Wait until all that was to be sent has left this host; returns whether it has.
+
+        Without that, a socket that is closed with something unread drops what it has not sent.
+
+        Parameters
+        ----------
+        timeout
+            In seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            with self.lock:
+                if self.is_closed:
+                    return False
+                self._pump()
+                done = all(link.has_sent() for link in self._links.values())
+            left = deadline - time.monotonic()
+            if done or left <= 0:
+                return done
+            time.sleep(min(_LOOK_AGAIN, left))
 
     def close(self) -> None:
         """Close every circuit and end the I/O thread. What was asked for and not answered stays so."""

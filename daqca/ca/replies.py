@@ -199,11 +199,10 @@ class Replies(Requester):
         keep: bool,
     ) -> None:
         subscriptions = self._subscriptions
-        if size == 0:  # confirms a cancel; then p1 is the channel and no status
-            subscriptions.confirm(p2, self.index)
+        if size == 0 and subscriptions.confirm(p2, self.index):  # then p1 is the channel and no status
             return
         if p2 >= subscriptions.capacity or subscriptions.sent_on[p2] != self.index:
-            self.stray += 1
+            self.stray += size > 0
             return
         slot, label = int(subscriptions.slot[p2]), int(subscriptions.label[p2])
         if p1 != ECA_NORMAL:

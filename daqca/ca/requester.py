@@ -14,8 +14,9 @@ from daqca.ca import protocol
 from daqca.ca.channels import NO_CIRCUIT, Channels, Slots, State, Subscriptions
 from daqca.ca.protocol import HEADER_SIZE, Command
 from daqca.ca.requests import Requests
-from daqca.link import AUTO, CTRL
+from daqca.link import AUTO, CTRL, NATIVE, NATIVE_CTRL
 
+_TIME_STRING, _CTRL_STRING = 14, 28
 Buffer = bytes | memoryview | npt.NDArray[np.void]
 
 
@@ -194,6 +195,10 @@ class Requester:
             chosen, chosen_counts = self._channels.ctrl_types(slots)
             types = np.where(ctrl, chosen, types)
             counts = np.where(ctrl, chosen_counts, counts)
+        native = (types >= NATIVE) & (types <= NATIVE_CTRL)
+        if native.any():
+            chosen = self._channels.native_type[slots] + np.uint8(14) * (types - np.uint8(NATIVE))
+            types = np.where(native, np.where(chosen == _CTRL_STRING, _TIME_STRING, chosen), types).astype(np.uint8)
         auto = types == AUTO
         if auto.any():
             chosen, chosen_counts = self._channels.time_types(slots)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import getpass
 import logging
 import os
@@ -32,6 +33,8 @@ _MAX_BUFFERS = 64
 RECEIVE_BUFFER = 4 << 20
 """Bytes that the kernel keeps for us while we are busy. What does not fit waits in the server, which merges it."""
 _WORTH_SETTING = 1 << 20
+_SIOCOUTQNSD = 0x894B
+"""Asks how many bytes the kernel has not sent yet (``linux/sockios.h``)."""
 
 
 class Link:
@@ -131,6 +134,16 @@ class Link:
         except OSError as error:
             return error.errno in AGAIN
         return True
+
+    def has_sent(self) -> bool:
+        """Whether all that was to be sent has left this host."""
+        if self.circuit.out:
+            return False
+        try:
+            left = fcntl.ioctl(self.fd, _SIOCOUTQNSD, bytes(4))
+        except OSError:  # closed
+            return True
+        return not any(left)
 
     def receive(self) -> bool:
         """Read what is there, if anything; returns whether there may be more."""

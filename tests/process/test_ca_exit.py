@@ -211,7 +211,7 @@ def test_torn_down_in_every_order(ioc: SimIOC):
 
 @pytest.mark.parametrize("preemptive", [True, False])
 def test_what_a_program_has_called_at_its_end_works(ioc: SimIOC, preemptive: bool):
-    """In whatever order it was registered. Without preemption: if that was after the first call, else what tears down."""
+    """In whatever order it was registered; without preemption, if that was after the first call."""
     begin = """
 import atexit, sys
 def early():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -51,7 +52,9 @@ def create_channel(
     except ConfigurationError as error:
         raise ChannelAccessException(f"create_channel: {error}") from error
     if is_new:
-        session.channels[int(channel)] = channel
+        with channel.lock:
+            if not channel.is_cleared:  # by another thread, that has had it right now
+                session.channels[int(channel)] = channel
     if callable(callback) and callback not in channel.callbacks and channel.add_callback(channel.callbacks, callback):
         client.guard(callback, pvname=pvname, chid=int(channel), conn=True)
         if not channel.is_connected:  # lost meanwhile: that may have been told before it was told to be there
@@ -93,6 +96,8 @@ def clear_channel(chid: Chid) -> int:
 
     Gets and puts that are under way end now. A put's callback is called (see `put`).
     """
+    if sys.is_finalizing():
+        return int(ECA.NORMAL)
     channel = session.channel(chid, "clear_channel")
     channel.client.clear(channel)
     session.channels.pop(int(channel), None)

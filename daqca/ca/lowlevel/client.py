@@ -7,6 +7,7 @@ without preemption, in `process`. The functions of the manual are in the modules
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,11 +21,11 @@ from daqca.ca.leading import Fields
 from daqca.ca.lowlevel.channel import Channel
 from daqca.ca.lowlevel.operations import Get, Put
 from daqca.ca.lowlevel.subscription import Subscription
-from daqca.ca.lowlevel.updates import call_back, call_back_numbers
+from daqca.ca.lowlevel.updates import FAILURES, call_back, call_back_all
 from daqca.ca.protocol import Command, name_bytes
 from daqca.dispatcher import Dispatcher
-from daqca.errors import ChannelAccessException
-from daqca.events import Batch, Kind, has_number
+from daqca.errors import ChannelAccessException, ContextClosedError
+from daqca.events import Batch, Kind
 from daqca.operations import Operations, Waiter
 
 log = logging.getLogger("daqca.ca")
@@ -35,7 +36,14 @@ _LOST, _REFUSED = int(Kind.LOST), int(Kind.REFUSED)
 _ANSWERS = frozenset((_READ, _WRITTEN, _FAILED))
 _IS_ANSWER = np.isin(np.arange(256), list(_ANSWERS))
 _READ_NOTIFY = int(Command.READ_NOTIFY)
-_LONGEST_TURN = 0.1
+_LONGEST_TURN, _MOMENT = 0.1, 0.01
+_SHORTEST = 0.1
+
+
+def _are_updates(batch: Batch) -> bool:
+    if batch.is_small:
+        return all(row[1] == _UPDATE for row in batch.rows())
+    return bool((batch.records["kind"] == _UPDATE).all())
 
 
 class _Connected(Waiter):
@@ -85,8 +93,9 @@ class Client:
         self._subscriptions: dict[int, Subscription] = {}
         self._new: list[Channel] = []
         self._waits: list[_Connected] = []
-        self._processing = threading.RLock()
-        self._depth = 0
+        self._owner = threading.current_thread()
+        self._reading = threading.Lock()
+        self._calling = threading.Lock()
         self._sending = False
         self.context = Context(self._deliver, threaded=preemptive)
         self.context.before_turn = self.begin
@@ -108,6 +117,8 @@ class Client:
             return found, False
         name_bytes([pvname])
         with self.lock:
+            if self.is_closed:
+                raise ContextClosedError(f"create_channel({pvname!r}): the context was closed, just now")
             found = self.channels.get(pvname)
             if found is not None:
                 return found, False
@@ -151,10 +162,13 @@ class Client:
     def clear(self, channel: Channel) -> None:
         """Clear a channel: what it is asked for ends now, with ECA_CHANDESTROY, and nothing more is told of it."""
         with self.lock:
+            subscriptions = list(channel.subscriptions)
             if not channel.is_cleared:
                 self._forget(channel)
                 if channel.slot >= 0 and not self.context.is_closed:
                     self.context.remove(np.array([channel.slot], np.uint32))
+        for subscription in subscriptions:  # without the lock, which a callback may want
+            subscription.wait_for_caller()
 
     def _forget(self, channel: Channel) -> None:
         """Clear a channel on our side. The caller holds the lock, and has the context remove it."""
@@ -165,7 +179,7 @@ class Client:
         channel.is_cleared = True
         self.channels.pop(channel.pvname, None)
         self._by_slot.pop(channel.slot, None)
-        for operation in (*channel.gets.values(), *channel.puts):
+        for operation in (*channel.unanswered, *channel.puts):
             self.operations.discard(operation)
             operation.fail(ECA.CHANDESTROY)
         channel.gets.clear()
@@ -191,7 +205,7 @@ class Client:
             subscription.id = int(ids[0])
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Watch it no more. What waits to be told of it is not told."""
+        """Watch it no more. What waits to be told of it is not told; a call under way is: see `wait_for_caller`."""
         with self.lock:
             if self._subscriptions.pop(subscription.number, None) is None:
                 return
@@ -211,7 +225,7 @@ class Client:
         time); None if it has no quick way, and nothing was asked.
         """
         slot = channel.slot
-        if slot < 0 or channel.gets or channel.is_cleared or not self.preemptive:
+        if slot < 0 or channel.gets or channel.is_cleared or not self.preemptive or sys.is_finalizing():
             return None
         columns = self.columns
         dbr_type = columns.native_type.item(slot)
@@ -220,8 +234,10 @@ class Client:
             return None
 
         def register(id_: int) -> Get:
-            operation = channel.gets[dbr_type] = Get(channel, dbr_type)
-            self.operations.add(id_, operation)
+            operation = Get(channel, dbr_type)
+            if not self._is_over(operation):
+                channel.gets[dbr_type] = operation
+                self.operations.add(id_, operation)
             return operation
 
         found: Any = self.context.exchange(slot, _READ_NOTIFY, dbr_type, 1, b"", answer, register, timeout)
@@ -234,13 +250,18 @@ class Client:
         def register(id_: int) -> None:
             self.operations.add(id_, operation)
 
+        def send(at_once: bool = True) -> None:
+            with self.lock:
+                if not self._is_over(operation):
+                    context.read_one(slot, register, dbr_type, count, at_once)
+
         if timeout is None:
-            context.read_one(slot, register, dbr_type, count, send=False)
+            send(at_once=False)
             self._send_soon()
         elif self.preemptive:
-            context.ask(slot, lambda: context.read_one(slot, register, dbr_type, count), operation, timeout)
+            context.ask(slot, send, operation, timeout)
         else:
-            context.read_one(slot, register, dbr_type, count)
+            send()
             self.wait(operation, timeout)
 
     def write(
@@ -249,20 +270,29 @@ class Client:
         """Write a value; with an operation the server confirms it, and this waits at most `timeout` seconds for it."""
         context, slot = self.context, channel.slot
         if operation is None:
-            context.write_one(slot, *encoded, None)
+            with self.lock:
+                if channel.is_cleared:
+                    raise ChannelAccessException(f"put: the channel {channel.pvname} was cleared; create it again")
+                context.write_one(slot, *encoded, None)
             return
         put = operation
         with self.lock:
             channel.puts.add(put)
 
         def register(id_: int) -> Put:
-            self.operations.add(id_, put)
+            if not self._is_over(put):
+                self.operations.add(id_, put)
             return put
 
+        def send() -> None:
+            with self.lock:
+                if not self._is_over(put):
+                    context.write_one(slot, *encoded, register)
+
         if timeout is None:
-            context.write_one(slot, *encoded, register)
+            send()
         elif not self.preemptive:
-            context.write_one(slot, *encoded, register)
+            send()
             self.wait(put, timeout)
         else:
             answer = context.write_now(slot, *encoded, register, timeout)
@@ -270,7 +300,13 @@ class Client:
                 with self.lock:
                     put.answer(answer)
             elif answer is None:
-                context.ask(slot, lambda: context.write_one(slot, *encoded, register), put, timeout)
+                context.ask(slot, send, put, timeout)
+
+    def _is_over(self, operation: Get | Put) -> bool:
+        """Whether nothing is to be done any more: another thread cleared the channel. The caller holds the lock."""
+        if operation.channel.is_cleared:
+            operation.fail(ECA.CHANDESTROY)
+        return operation.done
 
     def host(self, channel: Channel) -> str:
         """The server of a channel, ``address:port``; empty if it is not connected."""
@@ -295,7 +331,9 @@ class Client:
             left = deadline - time.monotonic()
             if left <= 0:
                 break
-            self._process_once(min(left, _LONGEST_TURN))
+            if not self._read(min(left, _LONGEST_TURN)):
+                waiter.wait(min(left, _MOMENT))
+            self._run_callbacks()
         return waiter.done
 
     def process(self, seconds: float) -> None:
@@ -308,19 +346,34 @@ class Client:
             return
         deadline = time.monotonic() + seconds
         while not self.is_closed:
-            self._process_once(min(max(deadline - time.monotonic(), 0.0), _LONGEST_TURN))
+            left = max(deadline - time.monotonic(), 0.0)
+            if not self._read(min(left, _LONGEST_TURN)):
+                time.sleep(min(left, _MOMENT))
+            self._run_callbacks()
             if time.monotonic() >= deadline:
                 return
 
-    def _process_once(self, longest: float) -> None:
-        with self._processing:
-            self._depth += 1
+    def _read(self, longest: float) -> bool:
+        """Read for one turn; False if another thread does."""
+        if not self._reading.acquire(blocking=False):
+            return False
+        try:
+            self.context.turn(longest)
+        finally:
+            self._reading.release()
+        return True
+
+    def _run_callbacks(self) -> None:
+        """Run callbacks, if they are this thread's: without preemption, that of the thread that made the context.
+
+        A callback that waits runs no other callbacks.
+        """
+        is_ours = threading.current_thread() is self._owner or not self._owner.is_alive()
+        if is_ours and self._calling.acquire(blocking=False):
             try:
-                self.context.turn(longest)
-                if self._depth == 1:  # a callback that waits runs no other callbacks
-                    self.dispatcher.run_waiting()
+                self.dispatcher.run_waiting()
             finally:
-                self._depth -= 1
+                self._calling.release()
 
     # --- what comes from the network ------------------------------------------------------------
 
@@ -350,15 +403,16 @@ class Client:
         if connected:
             for wait in self._waits:
                 wait.look()
-        self.dispatcher.put(self._run, batch)
+        if _are_updates(batch):
+            self.dispatcher.put(self._run, batch)
+        else:  # with connections, rights and failures, which are told however slow callbacks are
+            self.dispatcher.call(lambda: self._run(batch))
 
     def _run(self, batch: Batch) -> None:
         """Call who wants to be called; on the dispatcher's thread."""
-        if not batch.is_small:
-            records = batch.records
-            if (records["kind"] == _UPDATE).all() and has_number(records).all():
-                call_back_numbers(records, self._subscriptions, self.failed)
-                return
+        if _are_updates(batch):
+            call_back_all(batch, self._subscriptions, self.failed)
+            return
         for event in batch:
             kind = event.kind
             if kind == _UPDATE:
@@ -383,10 +437,12 @@ class Client:
     def _exception(self, kind: int, slot: int, number: int, count: int, token: int) -> None:
         if kind == _LOST:
             self.tell_exception(
-                "event", ECA.SERVBEHIND, None, f"{count} updates were dropped, because callbacks were too slow"
+                "event", ECA.OVEVFAIL, None, f"{count} updates were dropped, because callbacks were too slow"
             )
             return
         channel = self._by_slot.get(slot)
+        if kind == _REFUSED and token not in self._subscriptions:  # it has ended
+            return
         status = from_number(number)
         if channel is not None and kind in (_FAILED, _REFUSED):
             what = "put" if kind == _FAILED else "create_subscription"
@@ -394,7 +450,7 @@ class Client:
 
     def tell_exception(self, op: str, status: int, channel: Channel | None, text: str) -> None:
         """Something failed that nobody waits for: tell who wants to know of it, and the log."""
-        self._say(text + "\n")
+        self.guard(self._say, text + "\n")
         log.warning("%s", text)
         for callback in list(self.exception_callbacks):
             pvname, chid = (None, None) if channel is None else (channel.pvname, int(channel))
@@ -404,18 +460,29 @@ class Client:
         """Call a user's function; if it raises, that is logged and counted."""
         try:
             callback(*args, **kwargs)
-        except Exception:
+        except FAILURES:
             self.failed(callback, kwargs.get("pvname"))
 
     def failed(self, callback: Callable[..., Any], pvname: str | None) -> None:
         """A user's function has raised: to be called while the exception is being handled."""
-        self.dispatcher.errors += 1
-        log.exception("the callback %s for %s raised; it stays installed", callback, pvname or "nobody in particular")
+        if isinstance(sys.exc_info()[1], SystemExit) and not self.dispatcher.is_mine:
+            raise
+        self.dispatcher.raised(
+            f"the callback {callback} for {pvname or 'nobody in particular'} raised; it stays installed"
+        )
 
     # --- the end --------------------------------------------------------------------------------
 
     def close(self, timeout: float = 5.0) -> None:
-        """Clear all channels; callbacks that wait are run first, for at most `timeout` seconds."""
+        """Clear all channels, when what waits to be sent has gone out; callbacks of puts that end by this are called.
+
+        Parameters
+        ----------
+        timeout
+            Seconds for what is to be sent, and for callbacks that run.
+        """
+        deadline = time.monotonic() + timeout
+        self.context.drain(timeout)
         with self.lock:
             if self.is_closed:
                 return
@@ -428,4 +495,11 @@ class Client:
                 operation.complete()
         if not self.preemptive:
             self.dispatcher.run_waiting()
-        self.dispatcher.close(timeout)
+        self.dispatcher.close(max(deadline - time.monotonic(), _SHORTEST))
+
+    def rest(self, timeout: float) -> None:
+        """The interpreter ends: run no callbacks any more, and send what waits to be sent."""
+        deadline = time.monotonic() + timeout
+        self.context.drain(timeout)
+        self.dispatcher.close(max(deadline - time.monotonic(), _SHORTEST), quietly=True)
+        self.context.drain(_SHORTEST)  # what callbacks have put meanwhile

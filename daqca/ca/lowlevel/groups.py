@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from typing import Any
 
@@ -42,13 +43,15 @@ class Group(ulong_t):
         self.client = client
         self.waiting: list[Data | _Write] = []
         self.under_way: list[Get | Put] = []
+        self._sending = threading.Lock()
 
     __hash__ = object.__hash__
 
     def send(self) -> None:
         """Send what waits."""
-        waiting, self.waiting = self.waiting, []
-        self.under_way += [operation for request in waiting if (operation := request.send()) is not None]
+        with self._sending:
+            waiting, self.waiting = self.waiting, []
+            self.under_way += [operation for request in waiting if (operation := request.send()) is not None]
         for client in {operation.channel.client for operation in self.under_way}:
             if not client.is_closed:
                 client.context.flush()

@@ -13,6 +13,7 @@ from daqca.ca.lowlevel.session import session
 from daqca.ca.lowlevel.subscription import Callback, Subscription
 from daqca.dbr import CLASS_NAME
 from daqca.errors import CASeverityException, ChannelAccessException
+from daqca.link import NATIVE, NATIVE_CTRL, NATIVE_TIME
 
 _LAST_MASK = 0xFF
 _LAST_COUNT = 0xFFFFFFFF
@@ -39,7 +40,8 @@ def create_subscription(
     use_time, use_ctrl
         Whether to ask for the TIME or CTRL variant of the type.
     ftype
-        The type to begin with; None: the channel's, which must connect for it in time.
+        The type to begin with. None: the channel's, which must connect for it in time; if it has another one after a
+        reconnection, the subscription follows it.
     mask
         `daqca.dbr.DBE_VALUE`, ``DBE_LOG``, ``DBE_ALARM`` and ``DBE_PROPERTY``, added; None (or 0):
         `DEFAULT_SUBSCRIPTION_MASK`.
@@ -72,9 +74,10 @@ def create_subscription(
     count = _checked(channel, ECA.BADCOUNT, count, 0, _LAST_COUNT)
     if ftype is None:
         _connect(channel, timeout)
-        ftype = channel.native_type
-    ftype = _checked(channel, ECA.BADTYPE, ftype, 0, CLASS_NAME)
-    wanted = _checked(channel, ECA.BADTYPE, promote_fieldtype(ftype, use_time, use_ctrl), 0, CLASS_NAME)
+        wanted = NATIVE_CTRL if use_ctrl else NATIVE_TIME if use_time else NATIVE
+    else:
+        ftype = _checked(channel, ECA.BADTYPE, ftype, 0, CLASS_NAME)
+        wanted = _checked(channel, ECA.BADTYPE, promote_fieldtype(ftype, use_time, use_ctrl), 0, CLASS_NAME)
     if channel.is_connected:
         count = min(count, channel.native_count)
     subscription = Subscription(channel, callback, wanted, count, mask)

@@ -273,7 +273,7 @@ class _Caller:
     def _tell(self) -> None:
         """The call, after which nobody raises an error."""
         client, pvname, status = self._channel.client, self._channel.pvname, self._status
-        if status != ECA.NORMAL and status is not None:
+        if status not in (None, ECA.NORMAL, ECA.CHANDESTROY):  # the last is no exception, but what somebody wanted
             client.tell_exception("put", status, self._channel, f"put {pvname}: {eca.message(status)}")
         self._call()
 

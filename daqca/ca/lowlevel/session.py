@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import itertools
 import os
 import sys
@@ -20,7 +19,7 @@ from daqca.ca.eca import ECA
 from daqca.ca.lowlevel.channel import Channel
 from daqca.ca.lowlevel.client import Client
 from daqca.dbr import chid_t
-from daqca.errors import ChannelAccessException, EngineClosedError
+from daqca.errors import ChannelAccessException
 
 _numbers = itertools.count(0x10000, 0x100)
 """Numbers of contexts: none is ever used twice in a process."""
@@ -220,9 +219,7 @@ class Session:
         for client in list(self.contexts.values()):
             left = max(deadline - time.monotonic(), _SHORTEST)
             if client.preemptive:
-                with contextlib.suppress(EngineClosedError):
-                    client.context.flush()
-                client.dispatcher.close(left)
+                client.rest(left)
             else:
                 self.destroy(client, left)
 

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from daqca.link import NATIVE, NATIVE_CTRL, NATIVE_TIME
+
 if TYPE_CHECKING:
     from daqca.ca.lowlevel.channel import Channel
 
@@ -25,6 +27,7 @@ Callback = Callable[..., Any]
 PLAIN_TYPES, STS, TIME = 7, 7, 14
 """How many plain types there are, and where the rows of their STS and TIME variants begin."""
 _FIRST_GR = 21
+_ROWS = {NATIVE: 0, NATIVE_TIME: TIME, NATIVE_CTRL: TIME}
 _PATIENCE = 5.0
 _LONGEST_PAUSE = 0.01
 
@@ -35,7 +38,7 @@ class Subscription(ctypes.c_void_p):
     Parameters
     ----------
     dbr_type
-        What is asked for.
+        What is asked for: a DBR type, or `daqca.link.NATIVE` and its variants.
 
     Attributes
     ----------
@@ -79,7 +82,7 @@ class Subscription(ctypes.c_void_p):
         self.is_ended = False
         self.caller = 0
         self.pvname, self.chid = channel.pvname, int(channel)
-        self.row = dbr_type - dbr_type % PLAIN_TYPES if dbr_type < _FIRST_GR else 0
+        self.row = _ROWS.get(dbr_type, dbr_type - dbr_type % PLAIN_TYPES if dbr_type < _FIRST_GR else 0)
 
     __hash__ = object.__hash__
 

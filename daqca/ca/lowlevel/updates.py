@@ -216,8 +216,3 @@ def _known(raw: Raw) -> Mapping[str, Any]:
 def _known_of_head(ftype: int, head: bytes) -> Mapping[str, Any]:
     """What is before the value of a GR or CTRL type: with each update it comes again, and is the same."""
     return metadata_of(Raw(ftype, 0, None, head, 0, 0, 0))
-
-
-def call_back_numbers(records: Records, subscriptions: Subscriptions, failed: Failed) -> None:
-    """`call_back_all` for an array of UPDATE events that are numbers."""
-    call_back_all(Batch(records), subscriptions, failed)
