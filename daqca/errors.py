@@ -4,19 +4,20 @@ DaqcaError
 ├── ChannelAccessException        what `daqca.ca` raises, and the base of all that is about channels
 │   ├── CASeverityException       a status is not the expected one: carries the function's name and the message
 │   ├── ChannelAccessGetFailure   the server answered a get with an error: carries chid and ECA status
-│   └── ChannelError              something about one PV: carries pvname, operation and ECA status
-│       ├── PVNotFoundError       (LookupError)      no server answered for the name
-│       ├── PVDisconnectedError   (ConnectionError)  the channel was connected and is not now
-│       ├── PVTimeoutError        (TimeoutError)     connected, but no answer in time
-│       ├── AccessRightsError     (PermissionError)  the server does not let us read or write
-│       ├── RefusedError          (RuntimeError)     the server answered with an ECA error
-│       └── ConversionError       (ValueError)       the value does not fit the PV's type
+│   ├── ChannelError              something about one PV: carries pvname, operation and ECA status
+│   │   ├── PVNotFoundError       (LookupError)      no server answered for the name
+│   │   ├── PVDisconnectedError   (ConnectionError)  the channel was connected and is not now
+│   │   ├── PVTimeoutError        (TimeoutError)     connected, but no answer in time
+│   │   ├── AccessRightsError     (PermissionError)  the server does not let us read or write
+│   │   ├── RefusedError          (RuntimeError)     the server answered with an ECA error
+│   │   └── ConversionError       (ValueError)       the value does not fit the PV's type
+│   └── ContextClosedError        a context was closed; an EngineClosedError too
 ├── ProtocolError                 (ValueError)       bytes that are not Channel Access
 ├── TransportError                (ValueError)       a message between processes that is malformed
 ├── ConfigurationError            (ValueError)       an environment variable or option makes no sense
 ├── NameListError                 (ValueError)       a list of PV names that cannot be used; names file and line
 ├── EngineClosedError             (RuntimeError)     the engine was closed
-│   └── ContextClosedError        a Channel Access context was closed; a ChannelAccessException too
+│   └── ContextClosedError        a context was closed; a ChannelAccessException too
 ├── WorkerError                   (RuntimeError)     a worker did not start, died or does not answer
 └── RecordingError                (OSError)          a file could not be created, written or verified
 """

@@ -27,7 +27,7 @@ _CONNECTED = int(State.CONNECTED)
 _READ_NOTIFY = int(protocol.Command.READ_NOTIFY)
 _READ, _WRITE, _FAILED = int(RequestKind.READ), int(RequestKind.WRITE), int(Kind.FAILED)
 _IN = select.EPOLLIN
-_NORMAL = 1
+_NORMAL, _UP = 1, CircuitState.UP
 _OURS = 20
 """Who asks for DBR_TIME_DOUBLE in this way, does so because it is the form that we choose for numbers."""
 
@@ -156,7 +156,7 @@ class Leading(Loop):
                     and fields[4] == _NORMAL
                     and fields[2] == data_type
                     and fields[1] == answer.size - HEADER_SIZE  # else its rest is still to come
-                    and circuit.state is CircuitState.UP  # else it is also a word of life, which is told
+                    and circuit.state is _UP  # else it is also a word of life, which is told
                 ):
                     counts.clear()
                     circuit.heard(answer.size, now)
@@ -193,6 +193,8 @@ class Leading(Loop):
         with self.lock:
             self._check_open()
             waiter = register(id_)
+            if waiter.done:  # nobody wants it any more
+                return waiter
             if self._by_fd.get(link.fd) is link:
                 kind = _READ if command == _READ_NOTIFY else _WRITE
                 asked = AUTO if data_type == _OURS else data_type

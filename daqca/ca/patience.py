@@ -12,6 +12,8 @@ _TRIAL = 128
 """Every so many answers the other way is tried again."""
 _QUICK = 20e-6
 """Seconds. Who is answered so quickly asleep has no reason to try the other way."""
+_LONGEST = 1e-3
+"""Seconds. An answer that takes longer says nothing more about how to wait."""
 _WEIGHT = 0.125
 """Of one answer, in the average."""
 _IN_VAIN = 2.0
@@ -44,6 +46,7 @@ class Patience:
 
     def learn(self, seconds: float, in_vain: bool = False) -> None:
         """The answer took so long."""
+        seconds = min(seconds, _LONGEST)
         if not self._is_awake:
             self.asleep += (seconds - self.asleep) * _WEIGHT
             return

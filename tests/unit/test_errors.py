@@ -27,7 +27,7 @@ LEAVES = {
     "WorkerError": RuntimeError,
     "RecordingError": OSError,
 }
-LOW_LEVEL = ("ChannelAccessException", "CASeverityException", "ChannelAccessGetFailure")
+LOW_LEVEL = ("ContextClosedError", "ChannelAccessException", "CASeverityException", "ChannelAccessGetFailure")
 ALL = sorted(
     (cls for _, cls in inspect.getmembers(errors, inspect.isclass) if cls.__module__ == errors.__name__),
     key=lambda cls: cls.__name__,

@@ -19,9 +19,9 @@ from daqca.ca.context import NUMBERS, Context
 from daqca.ca.eca import ECA, from_number, message
 from daqca.ca.leading import Fields
 from daqca.ca.lowlevel.channel import Channel
-from daqca.ca.lowlevel.operations import Get, Put
+from daqca.ca.lowlevel.operations import Connected, Get, Put
 from daqca.ca.lowlevel.subscription import Subscription
-from daqca.ca.lowlevel.updates import FAILURES, call_back, call_back_all
+from daqca.ca.lowlevel.updates import FAILURES, are_updates, call_back, call_back_all
 from daqca.ca.protocol import Command, name_bytes
 from daqca.dispatcher import Dispatcher
 from daqca.errors import ChannelAccessException, ContextClosedError
@@ -38,26 +38,6 @@ _IS_ANSWER = np.isin(np.arange(256), list(_ANSWERS))
 _READ_NOTIFY = int(Command.READ_NOTIFY)
 _LONGEST_TURN, _MOMENT = 0.1, 0.01
 _SHORTEST = 0.1
-
-
-def _are_updates(batch: Batch) -> bool:
-    if batch.is_small:
-        return all(row[1] == _UPDATE for row in batch.rows())
-    return bool((batch.records["kind"] == _UPDATE).all())
-
-
-class _Connected(Waiter):
-    """Done when a channel is connected."""
-
-    __slots__ = ("channel",)
-
-    def __init__(self, channel: Channel):
-        super().__init__()
-        self.channel = channel
-
-    def look(self) -> None:
-        if self.channel.is_connected or self.channel.is_cleared:
-            self.complete()
 
 
 class Client:
@@ -92,7 +72,7 @@ class Client:
         self._by_slot: dict[int, Channel] = {}
         self._subscriptions: dict[int, Subscription] = {}
         self._new: list[Channel] = []
-        self._waits: list[_Connected] = []
+        self._waits: list[Connected] = []
         self._owner = threading.current_thread()
         self._reading = threading.Lock()
         self._calling = threading.Lock()
@@ -148,7 +128,7 @@ class Client:
         if channel.is_connected:
             return True
         self.begin()
-        wait = _Connected(channel)
+        wait = Connected(channel)
         with self.lock:
             self._waits.append(wait)
             wait.look()
@@ -403,14 +383,14 @@ class Client:
         if connected:
             for wait in self._waits:
                 wait.look()
-        if _are_updates(batch):
+        if are_updates(batch):
             self.dispatcher.put(self._run, batch)
         else:  # with connections, rights and failures, which are told however slow callbacks are
             self.dispatcher.call(lambda: self._run(batch))
 
     def _run(self, batch: Batch) -> None:
         """Call who wants to be called; on the dispatcher's thread."""
-        if _are_updates(batch):
+        if are_updates(batch):
             call_back_all(batch, self._subscriptions, self.failed)
             return
         for event in batch:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from daqca.ca.eca import ECA, from_number
 from daqca.events import Batch, Kind, Records
-from daqca.operations import Operation
+from daqca.operations import Operation, Waiter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +22,21 @@ if TYPE_CHECKING:
 log = logging.getLogger("daqca.ca")
 
 _READ, _WRITTEN = int(Kind.READ), int(Kind.WRITTEN)
+
+
+class Connected(Waiter):
+    """Done when a channel is connected (or was cleared: then nobody need wait any longer)."""
+
+    __slots__ = ("channel",)
+
+    def __init__(self, channel: Channel):
+        super().__init__()
+        self.channel = channel
+
+    def look(self) -> None:
+        """Something has changed. The caller holds the context's lock."""
+        if self.channel.is_connected or self.channel.is_cleared:
+            self.complete()
 
 
 class _Single(Operation):

@@ -18,7 +18,7 @@ from daqca.ca.dbr import value_offset
 from daqca.ca.eca import ECA
 from daqca.ca.lowlevel.raw import Raw, metadata_of, raw_of, value_of
 from daqca.ca.lowlevel.subscription import TIME, Subscription
-from daqca.events import Batch, Records, has_number
+from daqca.events import Batch, Kind, Records, has_number
 
 Failed = Callable[[Callable[..., Any], str | None], None]
 """Told of a callback that raised."""
@@ -26,6 +26,7 @@ Subscriptions = Mapping[int, Subscription]
 """By the token of their events."""
 
 FAILURES = (Exception, SystemExit)
+_UPDATE = int(Kind.UPDATE)
 """What a callback may raise, and all goes on: ``sys.exit()`` would end the thread that calls all others."""
 _NORMAL = int(ECA.NORMAL)
 _NO_ALARM = {"status": _NORMAL}
@@ -175,6 +176,13 @@ def _call_back_numbers(numbers: Iterable[_Number], subscriptions: Subscriptions,
             failed(callback, subscription.pvname)
         finally:
             subscription.caller = 0
+
+
+def are_updates(batch: Batch) -> bool:
+    """Whether all events of a batch are updates."""
+    if batch.is_small:
+        return all(row[1] == _UPDATE for row in batch.rows())
+    return bool((batch.records["kind"] == _UPDATE).all())
 
 
 def call_back(subscription: Subscription, row: tuple[Any, ...], data: memoryview | bytes, failed: Failed) -> None:
