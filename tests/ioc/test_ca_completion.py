@@ -345,6 +345,28 @@ def test_puts_to_a_channel_that_another_thread_clears(ca: ModuleType, records: R
     assert ca.get(other) == 17
 
 
+def test_ending_everything_while_threads_work(ca: ModuleType, records: Records):
+    """Whoever waits is told that the channel is gone, by the error for that."""
+    for _ in range(20):
+        ca.initialize_libca()
+        chid = connected(records("free"))
+
+        def work(chid: Any = chid) -> None:
+            while True:
+                ca.put(chid, 5, wait=True, timeout=20)
+                ca.put(chid, 6)
+                ca.get(chid, timeout=20)
+                ca.get(chid, dbr.STRING, wait=False)
+                ca.get_complete(chid, dbr.STRING)
+
+        threads = [Background(work), Background(work)]
+        time.sleep(0.005)  # now this, now that is broken off
+        ca.finalize_libca()
+        for thread in threads:
+            assert isinstance(thread.join().error, ChannelAccessException)
+        assert nothing_under_way(chid)
+
+
 @pytest.mark.parametrize("delay", [0.02, 0.3], ids=["before it is registered", "after"])
 def test_a_keyboard_interrupt(ca: ModuleType, own_records: Records, calls: Calls, delay: float):
     """The callback of a put that is broken off is called once; what is asked for later works."""

@@ -123,6 +123,20 @@ def test_no_request_is_repeated_for_a_get_that_is_not_waited_for(ca: ModuleType,
     eventually(lambda: nothing_under_way(chid), "the first get is answered too")
 
 
+def test_a_get_without_waiting_beside_one_that_waits(ca: ModuleType, own_records: Records):
+    chid = connected(own_records("free"))
+    assert [ca.get(chid) for _ in range(3)] == [0, 0, 0]
+    own_records.ioc.suspend()
+    waiting = Background(ca.get, chid, timeout=20)
+    eventually(lambda: is_read_by_who_waits(chid), "it reads the circuit itself")
+    ca.get(chid, wait=False)
+    eventually(lambda: len(chid.client.operations) == 2, "both are under way")
+    own_records.ioc.resume()
+    assert waiting.join().result == 0
+    assert ca.get_complete(chid, timeout=20) == 0
+    assert nothing_under_way(chid)
+
+
 def test_a_get_that_threads_share(ca: ModuleType, records: Records):
     endings = ["double", "doubles", "enum"]
     chids = [connected(records(ending)) for ending in endings]

@@ -26,9 +26,8 @@ Subscriptions = Mapping[int, Subscription]
 """By the token of their events."""
 
 FAILURES = (Exception, SystemExit)
-_UPDATE = int(Kind.UPDATE)
 """What a callback may raise, and all goes on: ``sys.exit()`` would end the thread that calls all others."""
-_NORMAL = int(ECA.NORMAL)
+_UPDATE, _NORMAL = int(Kind.UPDATE), int(ECA.NORMAL)
 _NO_ALARM = {"status": _NORMAL}
 _FLOAT, _CHAR, _DOUBLE = 2, 4, 6
 _FIRST_GR, _LAST_CTRL = 21, 34
