@@ -21,7 +21,7 @@ from .describe import Outcome, outcome
 from .lab import Lab, Section
 
 AT_A_TIME = 5
-CALL_LIMIT_S = 16.0
+CALL_LIMIT_S = 30.0
 CRASHED, HUNG = "crashed", "hung"
 
 
