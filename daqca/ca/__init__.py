@@ -275,4 +275,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_CHANGING})
+    return sorted({*globals(), *_HOMES, *_CHANGING})
