@@ -22,8 +22,8 @@ demo:  ## Snapshot 20,000 PVs and record a detector, on an IOC of its own
 	@scripts/setup.sh demo
 	@$(BIN)/daqca demo $(DEMO_ARGS)
 
-test: lint  ## Every check and every test
-	$(BIN)/pytest $(PYTEST_ARGS)
+test: lint  ## Every check and every test, two files at a time
+	$(BIN)/pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 lint:  ## The checks without the tests: ruff, mypy --strict, import-linter
 	@scripts/setup.sh test

@@ -343,6 +343,7 @@ def test_one_pv_in_two_contexts(ca: ModuleType, records: Records):
 
     in_thread(destroy)
     assert contexts(ca) == [initial]
+    assert list(session.channels.values()) == [first.chid]
     with pytest.raises(ChannelAccessException, match="was cleared"):
         ca.get(second.chid)
     with pytest.raises(ChannelAccessException, match="was cleared"):

@@ -106,6 +106,7 @@ REASONS: dict[str, str] = {
     "create_subscription/callback not callable": "PyEpics ignores it",
     "create_subscription/mask '1'": _UNCLEAR,
     "create_subscription/count -1": _UNCLEAR,
+    "create_subscription/count '3'": _UNCLEAR,
     "create_subscription/empty:*/plain": "PyEpics does not tell of arrays without elements",
     "create_subscription/ftype '6'": _UNCLEAR,
     "clear_subscription/* | crashed | *": _CRASH,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import threading
 import time
@@ -323,6 +324,44 @@ def test_the_end_at_any_moment(ca: ModuleType, records: Records):
         for call in calls:
             call.join()
     assert [call.error for call in calls] == [None] * 10
+
+
+def test_polling_threads_do_not_notice_the_end(ca: ModuleType, records: Records):
+    """They let things happen where there is something, and never begin anew."""
+    stop = threading.Event()
+
+    def forever() -> None:
+        while not stop.is_set():
+            assert (ca.poll(), ca.flush_io(), ca.pend_io(), ca.pend_event(1e-4)) == (1, 1, 1, int(ECA.TIMEOUT))
+
+    calls = [Background(forever) for _ in range(4)]
+    for _ in range(100):
+        ca.initialize_libca()
+        ca.create_channel(records("alarmed"))
+        ca.finalize_libca()
+        assert ca._cache == {}
+    stop.set()
+    assert [call.join().error for call in calls] == [None] * 4
+
+
+def test_what_comes_too_late_writes_into_nobodys_file(ca: ModuleType, records: Records):
+    """The descriptors of a context that was closed belong to others."""
+    chid = connected(records("alarmed"))
+    context = chid.client.context
+    ca.finalize_libca()
+    pipes = [os.pipe2(os.O_NONBLOCK) for _ in range(10)]
+    try:
+        assert context._wake_write in itertools.chain(*pipes)
+        context.wake()
+        chid.client._send_soon()
+        with pytest.raises(ChannelAccessException, match="closed"):
+            chid.client.channel(records("text"))
+        for reader, _ in pipes:
+            with pytest.raises(BlockingIOError):
+                os.read(reader, 1)
+    finally:
+        for end in itertools.chain(*pipes):
+            os.close(end)
 
 
 @pytest.mark.parametrize("end", ["finalize_libca", "destroy_context", "clear_cache"])

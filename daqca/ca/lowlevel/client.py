@@ -216,7 +216,9 @@ class Client:
         def register(id_: int) -> Get:
             operation = Get(channel, dbr_type)
             if not self._is_over(operation):
-                channel.gets[dbr_type] = operation
+                earlier = channel.gets.get(dbr_type)
+                if earlier is None or earlier.done:  # else another thread's, which `get_complete` is to find
+                    channel.gets[dbr_type] = operation
                 self.operations.add(id_, operation)
             return operation
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import sys
 from typing import Any, SupportsIndex
 
 import daqca.ca as surface
@@ -121,6 +122,7 @@ def clear_subscription(event_id: Subscription) -> int:
             "clear_subscription: expected an event id, the last of what create_subscription returns, and got "
             f"{event_id!r}"
         )
-    event_id.channel.client.unsubscribe(event_id)
-    event_id.wait_for_caller()
+    if not sys.is_finalizing():  # else threads stand still, with whatever locks they hold
+        event_id.channel.client.unsubscribe(event_id)
+        event_id.wait_for_caller()
     return int(ECA.NORMAL)

@@ -250,16 +250,17 @@ class Session:
         if sys.is_finalizing():  # see needed
             raise ChannelAccessException(f"{function}: the interpreter ends, and Channel Access with it")
         if isinstance(chid, Channel):
-            if chid.is_cleared:
-                raise ChannelAccessException(f"{function}: the channel {chid.pvname} was cleared; create it again")
-            return chid
-        if isinstance(chid, bool) or not isinstance(chid, (int, chid_t)):
+            found: Channel | None = chid
+        elif isinstance(chid, bool) or not isinstance(chid, (int, chid_t)):
             raise ChannelAccessException(
                 f"{function}: expected a channel id, as create_channel returns it, and got {chid!r}"
             )
-        found = self.channels.get(int(chid))
+        else:
+            found = self.channels.get(int(chid))
         if found is None:
             raise ChannelAccessException(f"{function}: {int(chid)} is no channel id, or its channel was cleared")
+        if found.is_cleared:
+            raise ChannelAccessException(f"{function}: the channel {found.pvname} was cleared; create it again")
         return found
 
     # --- fork -----------------------------------------------------------------------------------

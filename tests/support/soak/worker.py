@@ -31,6 +31,7 @@ SLOW_S = 5.0
 BUSY = 0.8
 """Where somebody waited for a processor for more than this part of the time, nothing is said of how long calls take."""
 PAUSE_S = 0.001
+FIRST_STS = 7
 MAX_EVENTS = 50
 EXPECTED = (
     "timed out waiting",
@@ -164,8 +165,8 @@ class Worker(threading.Thread):
 
     # --- reading --------------------------------------------------------------------------------
 
-    def _read(self, what: str, call: Callable[[Any, float], Any], is_new: bool = True) -> None:
-        ledger, limit, weather = self._ledger(), self._limit(), self._common.weather
+    def _read(self, what: str, call: Callable[[Any, float], Any], ledger: Ledger, is_new: bool = True) -> None:
+        limit, weather = self._limit(), self._common.weather
         chid = self._channel(ledger.pvname)
         epoch = weather.epoch
         least = ledger.least(epoch) if ledger in self.ledgers else 0
@@ -178,7 +179,7 @@ class Worker(threading.Thread):
         ledger.check(value, least, before, f"{self.name}: {what}")
 
     def get(self) -> None:
-        self._read("get", lambda chid, limit: ca.get(chid, timeout=limit))
+        self._read("get", lambda chid, limit: ca.get(chid, timeout=limit), self._ledger())
 
     def get_typed(self) -> None:
         """With what comes beside the value."""
@@ -193,7 +194,7 @@ class Worker(threading.Thread):
             found = ca.get_with_metadata(chid, ftype=ftype, timeout=limit)
             return None if found is None else found["value"]
 
-        self._read("get_with_metadata", call)
+        self._read("get_with_metadata", call, self._ledger())
 
     def get_later(self) -> None:
         """Asked for now, and taken later, or never."""
@@ -203,11 +204,17 @@ class Worker(threading.Thread):
             return
 
         def call(chid: Any, limit: float) -> Any:
-            ca.get(chid, wait=False, timeout=limit)
-            return ca.get_complete(chid, timeout=limit)
+            if not ca.connect_channel(chid, limit):
+                return None
+            ftype = ca.field_type(chid) + FIRST_STS
+            if ftype < FIRST_STS:  # the channel was lost right now
+                return None
+            ca.get(chid, ftype=ftype, wait=False, timeout=limit)
+            return ca.get_complete(chid, ftype=ftype, timeout=limit)
 
-        # It may be that of an earlier one which nobody has taken.
-        self._read("get_complete", call, is_new=False)
+        # What one thread has asked for another may take: so it is a type that nobody else asks for. It may still be
+        # the value of an earlier get, which was not taken in time.
+        self._read("get_complete", call, self._chance.choice(self.ledgers), is_new=False)
 
     def get_fixed(self) -> None:
         """A record that never changes."""
