@@ -216,6 +216,7 @@ class Client:
         def register(id_: int) -> Get:
             operation = Get(channel, dbr_type)
             if not self._is_over(operation):
+                operation.writes = -1  # it was sent before
                 earlier = channel.gets.get(dbr_type)
                 if earlier is None or earlier.done:  # else another thread's, which `get_complete` is to find
                     channel.gets[dbr_type] = operation
@@ -280,7 +281,8 @@ class Client:
             answer = context.write_now(slot, *encoded, register, timeout)
             if type(answer) is tuple:
                 with self.lock:
-                    put.answer(answer)
+                    if not put.done:  # else the channel was cleared meanwhile, and the put's callback told so
+                        put.answer(answer)
             elif answer is None:
                 context.ask(slot, send, put, timeout)
 
