@@ -23,7 +23,7 @@ from daqca.ca.registration import Registration
 from daqca.ca.settings import Settings
 from daqca.ca.shard import Address, Shard
 from daqca.ca.sockets import AGAIN, Link, udp_socket, user_name
-from daqca.errors import ContextClosedError, ProtocolError
+from daqca.errors import EngineClosedError, ProtocolError
 from daqca.events import Batch, Reason
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class Loop:
     ----------
     before_turn
         Called at the beginning of each turn of the I/O thread, under the lock, if set.
+    closed_error
+        What is raised for what is asked of it when it is closed.
     """
 
     def __init__(self, deliver: Callable[[Batch], None], settings: Settings | None = None, threaded: bool = True):
@@ -82,6 +84,7 @@ class Loop:
         self._sleeps_until = 0.0
         self._received_bytes = self._trickles = 0
         self.before_turn: Callable[[], None] | None = None
+        self.closed_error = EngineClosedError
         self._thread = threading.Thread(target=self._run, name="daqca-ca", daemon=True) if threaded else None
         _loops.add(self)
         if self._thread is not None:
@@ -329,7 +332,7 @@ class Loop:
 
     def _check_open(self) -> None:
         if self.is_closed:
-            raise ContextClosedError("this Channel Access context is closed; make a new one")
+            raise self.closed_error("this Channel Access context is closed; make a new one")
 
     def drain(self, timeout: float) -> bool:
         """Wait until all that was to be sent has left this host; returns whether it has.

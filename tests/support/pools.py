@@ -17,7 +17,7 @@ from daqca.link import AUTO, Link
 from daqca.operations import Operation
 from daqca.workers import Supervision, WorkerPool
 
-PATIENCE = 20.0
+PATIENCE = 40.0
 
 
 class Answers(Operation):

@@ -79,6 +79,7 @@ class Client:
         self._sending = False
         self.context = Context(self._deliver, threaded=preemptive)
         self.context.before_turn = self.begin
+        self.context.closed_error = ContextClosedError
         self.columns = self.context.shard.channels
         self.lock = self.context.lock
 

@@ -379,7 +379,7 @@ def scripts(lab: Lab) -> Iterator[Call]:
 
 def _run_script(lab: Lab, library: str, text: str) -> Any:
     head = f"import sys, time; from {library} import ca; NAME, OWN = {lab.shared + 'ai'!r}, {lab.own + 'ao'!r}\n"
-    done = subprocess.run([sys.executable, "-c", head + text], capture_output=True, text=True, timeout=8, check=False)
+    done = subprocess.run([sys.executable, "-c", head + text], capture_output=True, text=True, timeout=40, check=False)
     return {"status": done.returncode, "says": done.stdout, "complains": done.stderr[-200:]}
 
 

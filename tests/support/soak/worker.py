@@ -345,7 +345,8 @@ class Worker(threading.Thread):
         callback = connected if chance.random() < 0.3 else None
         limit = ca.DEFAULT_CONNECTION_TIMEOUT if wait else 0.0
         chid = self._do("create", limit, lambda: ca.create_channel(pvname, connect=wait, callback=callback))
-        self._chids[pvname] = chid
+        if chid is not FAILED:  # as it is if another thread clears it while this one waits
+            self._chids[pvname] = chid
 
     def clear(self) -> None:
         if self._chids:
