@@ -104,11 +104,9 @@ REASONS: dict[str, str] = {
     "create_subscription/*status | - | int 1": "manual, chapter 4.5; PyEpics gives no status of plain values",
     "create_subscription/*/count 1 -> value | ctypes *": "PyEpics forgets NumPy for one char of an array",
     "create_subscription/callback not callable": "PyEpics ignores it",
-    "create_subscription/mask '1'": _UNCLEAR,
     "create_subscription/count -1": _UNCLEAR,
     "create_subscription/count '3'": _UNCLEAR,
     "create_subscription/empty:*/plain": "PyEpics does not tell of arrays without elements",
-    "create_subscription/ftype '6'": _UNCLEAR,
     "clear_subscription/* | crashed | *": _CRASH,
     # --- channels
     "*/keyword/* | crashed | *": _CRASH,
@@ -117,9 +115,6 @@ REASONS: dict[str, str] = {
     "create_channel/rubbish/b*": "manual: the name is a string",
     # --- groups
     "sg_get/*": "manual: what sg_get returns is for _unpack; PyEpics returns what was in the memory before, or crashes",
-    "sg_*/deleted | raises CASeverityException | *": _ERRORS,
-    "sg_*/rubbish/* | raises CASeverityException | *": _ERRORS,
-    "sg_delete/twice": _ERRORS,
     # --- statuses, messages and what is printed
     "message/* | *specifed* | *specified*": "spelling",
     "message/* | *isnt* | *isn't*": "spelling",
@@ -139,7 +134,6 @@ REASONS: dict[str, str] = {
     "detach_context* | int | NoneType": "the same",
     "*Thread*/detach_context | int | NoneType": "the same",
     "pend_io/*": _UNCLEAR,
-    "enable_ca_messages/rubbish": _UNCLEAR,
     # --- contexts
     "attach_context/*": _CRASH,
     "destroy_context/* | crashed | *": _CRASH,

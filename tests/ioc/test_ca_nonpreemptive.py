@@ -5,30 +5,22 @@ And in the functions that wait for something of the network, which let things ha
 
 from __future__ import annotations
 
-import fcntl
-import socket
-import struct
-import sys
-import termios
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import pytest
 from support import ca_records
-from support.background import Background
+from support.ca_polling import Calls, client_of, has_message, lost, unread, watched
 from support.ca_records import Records, connected
 from support.ioc import IOCFactory
 from support.recording import eventually
 
 from daqca.ca.eca import ECA
-from daqca.ca.lowlevel.client import Client
-from daqca.ca.lowlevel.session import session
 from daqca.ca.protocol import Command
-from daqca.errors import CASeverityException, ChannelAccessException
+from daqca.errors import ChannelAccessException
 from daqca.sim import SimIOC
 
 any_ca, records = ca_records.ca, ca_records.records
@@ -42,70 +34,6 @@ def ca(any_ca: ModuleType) -> ModuleType:
     """The low-level interface without preemption."""
     any_ca.PREEMPTIVE_CALLBACK = False
     return any_ca
-
-
-def client_of(ca: ModuleType) -> Client:
-    return session.contexts[ca.current_context()]
-
-
-def unread(ca: ModuleType, datagrams: bool = False) -> int:
-    """Bytes that the kernel keeps for the circuits of the current context, or of its next datagram."""
-    context = client_of(ca).context
-    descriptors = [context._udp.fileno()] if datagrams else list(context._by_fd)
-    return sum(struct.unpack("i", fcntl.ioctl(each, termios.FIONREAD, bytes(4)))[0] for each in descriptors)
-
-
-def has_message(ca: ModuleType, command: Command = Command.EVENT_ADD) -> bool:
-    """Whether an update (or another message) lies there; answers to echos may, at any time."""
-    for link in client_of(ca).context._links.values():
-        try:
-            data = link.sock.recv(4096, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            continue
-        while len(data) >= 16:
-            found, size = struct.unpack_from(">HH", data)
-            if found == command:
-                return True
-            data = data[16 + size :]
-    return False
-
-
-class Calls:
-    """Callbacks, and whether each was called in the right thread inside the right function."""
-
-    def __init__(self) -> None:
-        self.values: list[Any] = []
-        self.wrong: list[str] = []
-        self._inside: str | None = None
-        self._thread = threading.current_thread()
-
-    @contextmanager
-    def inside(self, name: str) -> Iterator[None]:
-        """Callbacks may come in here."""
-        self._inside = name
-        try:
-            yield
-        finally:
-            self._inside = None
-
-    def __call__(self, **known: Any) -> None:
-        self.values.append(known.get("value", known))
-        if self._inside is None or threading.current_thread() is not self._thread:
-            self.wrong.append(f"{threading.current_thread()} in {self._inside}: {known}")
-
-
-def watched(ca: ModuleType, name: str) -> tuple[Any, Calls, Any]:
-    """A channel with all kinds of callbacks, the first of which have been called."""
-    calls = Calls()
-    with calls.inside("connect_channel"):
-        chid = ca.create_channel(name, callback=calls)
-        assert ca.connect_channel(chid, timeout=20)
-    event_id = ca.create_subscription(chid, callback=calls)[2]
-    while len(calls.values) < 2:
-        with calls.inside("poll"):
-            ca.poll()
-    assert calls.wrong == []
-    return chid, calls, event_id
 
 
 # --- nothing is read ----------------------------------------------------------------------------
@@ -251,7 +179,7 @@ def test_a_put_is_told_of_in_poll(ca: ModuleType, records: Records):
 def test_a_loss_is_told_of_in_poll(ca: ModuleType, own_records: Records):
     chid, calls, _ = watched(ca, own_records("double"))
     own_records.ioc.kill()
-    time.sleep(0.05)
+    eventually(lambda: lost(ca), "the server has closed the circuit")
     assert ca.isConnected(chid)
     assert calls.wrong == []
     while ca.isConnected(chid):
@@ -402,157 +330,10 @@ def test_a_callback_that_raises(ca: ModuleType, ioc: SimIOC, point_at: Any, erro
     assert client_of(ca).dispatcher.errors == (3 if error is ValueError else 0)
 
 
-# --- threads ------------------------------------------------------------------------------------
-
-
-def test_other_threads_cannot_attach(ca: ModuleType, records: Records):
-    ca.initialize_libca()
-    context, done = ca.current_context(), []
-
-    def thread() -> None:
-        assert ca.attach_context(context) == int(ECA.NOTTHREADED)
-        assert ca.current_context() is None
-        with pytest.raises(
-            CASeverityException, match=r"^use_initial_context returned 'Preemptive callback not enabled"
-        ):
-            ca.use_initial_context()
-        with pytest.raises(CASeverityException):
-            ca.withInitialContext(lambda: None)()
-        done.append(1)
-
-    call = Background(thread).join()
-    assert (call.error, done) == (None, [1])
-
-
-def test_a_thread_gets_a_context_of_its_own(ca: ModuleType, ioc: SimIOC, point_at: Any):
-    """As in C. Its polling does nothing for the others' contexts."""
-    point_at(ioc)
-    chid, calls, _ = watched(ca, ioc.prefix + "calc00005")
-    initial = ca.current_context()
-    told = len(calls.values)
-
-    def thread() -> int:
-        ca.pend_event(0.1)
-        assert ca.current_context() is None
-        mine, own, _ = watched(ca, ioc.prefix + "calc00005")
-        assert mine is not chid
-        context: int = ca.current_context()
-        assert context not in (None, initial)
-        while len(own.values) < 5:
-            with own.inside("poll"):
-                ca.poll()
-        assert own.wrong == []
-        ca.destroy_context()
-        return context
-
-    call = Background(thread).join()
-    assert call.error is None, call.error
-    assert (len(calls.values), calls.wrong) == (told, [])
-    assert list(ca._cache) == [initial]
-
-
-def test_a_detached_thread_gets_its_context_back(ca: ModuleType, records: Records):
-    """By what needs one; attaching is refused, as in C."""
-    ca.initialize_libca()
-    initial = ca.current_context()
-    ca.detach_context()
-    assert ca.attach_context(initial) == int(ECA.NOTTHREADED)
-    ca.poll()
-    assert ca.current_context() == initial
-
-
-def test_another_thread_reads_and_writes(ca: ModuleType, ioc: SimIOC, point_at: Any):
-    """Channels of a context that its thread does not poll just now: without a callback in the wrong thread."""
-    point_at(ioc)
-    _, calls, _ = watched(ca, ioc.prefix + "calc00006")
-    output, missing = connected(ioc.prefix + "ao00002"), ca.create_channel(ioc.prefix + "no:such:record")
-    told = len(calls.values)
-
-    def thread() -> None:
-        for number in range(20):
-            assert ca.put(output, float(number), wait=True) == 1
-            assert ca.get(output) == number
-            ca.get(output, wait=False)
-            assert ca.get_complete(output, timeout=20) == number
-            ca.connect_channel(missing, timeout=0.02)
-        assert ca.current_context() is None
-
-    call = Background(thread).join()
-    assert call.error is None, call.error
-    assert (len(calls.values), calls.wrong) == (told, [])
-    assert client_of(ca).dispatcher.waiting > 3
-    # All that has come meanwhile is told now.
-    with calls.inside("poll"):
-        ca.poll()
-    assert len(calls.values) > told + 3
-    assert calls.wrong == []
-
-
-def test_another_thread_reads_while_this_one_polls(ca: ModuleType, ioc: SimIOC, point_at: Any):
-    """Neither keeps the other waiting."""
-    point_at(ioc)
-    _, calls, _ = watched(ca, ioc.prefix + "calc00007")
-    output = connected(ioc.prefix + "ao00003")
-    missing = ca.create_channel(ioc.prefix + "no:such:record")
-
-    def thread() -> float:
-        begin = time.monotonic()
-        for number in range(50):
-            assert ca.put(output, float(number), wait=True, timeout=20) == 1
-            assert ca.get(output, timeout=20) == number
-        return time.monotonic() - begin
-
-    call = Background(thread)
-    with calls.inside("pend_event"):
-        while call.took == 0.0:
-            ca.pend_event(0.5)
-    assert call.join().error is None, call.error
-    assert call.result < 10
-    # And the other way round: a poll is quick while another thread waits for what does not come.
-    waiting = Background(ca.connect_channel, missing, timeout=2)
-    took = []
-    end = time.monotonic() + 1
-    while time.monotonic() < end:
-        begin = time.monotonic()
-        with calls.inside("poll"):
-            ca.poll()
-        took.append(time.monotonic() - begin)
-    assert sorted(took)[len(took) // 2] < 0.02
-    told = len(calls.values)
-    with calls.inside("pend_event"):
-        ca.pend_event(0.3)
-    assert len(calls.values) > told + 2
-    assert calls.wrong == []
-    assert waiting.join().result is False
-
-
-def test_a_preemptive_context_beside_one_without(any_ca: ModuleType, ioc: SimIOC, point_at: Any):
-    """Each is of its own kind."""
-    ca = any_ca
-    point_at(ioc)
-    seen: list[Any] = []
-    ca.create_subscription(connected(ioc.prefix + "calc00008"), callback=lambda value, **known: seen.append(value))
-
-    def thread() -> None:
-        ca.create_context(0)
-        _, calls, _ = watched(ca, ioc.prefix + "calc00008")
-        told, others = len(calls.values), len(seen)
-        eventually(lambda: len(seen) > others + 3 and has_message(ca), "updates of the initial context")
-        assert (len(calls.values), calls.wrong) == (told, [])
-        with calls.inside("poll"):
-            ca.poll()
-        assert len(calls.values) > told
-        assert calls.wrong == []
-        ca.destroy_context()
-
-    call = Background(thread).join()
-    assert call.error is None, call.error
-
-
-def test_the_end_sends_what_waits_and_tells_of_puts(ca: ModuleType, records: Records):
+def test_the_end_tells_of_puts(ca: ModuleType, records: Records):
+    """In the thread that ends it."""
     ended: list[Any] = []
     chid = connected(records("slow"))
     ca.put(chid, 1, callback=lambda status=None, **known: ended.append((status, threading.current_thread().name)))
     ca.finalize_libca()
     assert ended == [(int(ECA.CHANDESTROY), threading.current_thread().name)]
-    assert "daqca.ca" in sys.modules

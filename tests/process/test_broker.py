@@ -234,7 +234,8 @@ def test_heartbeats_get_through_a_full_backlog():
         assert collector.lost == port.publisher.dropped_events
 
 
-@pytest.mark.parametrize("high_water", [2, 20])
+# Not fewer: libzmq counts also what a client has read and has not told the sender yet, and a busy machine delays that.
+@pytest.mark.parametrize("high_water", [8, 20])
 def test_a_slow_client_elsewhere_loses_counted_and_harms_nobody(high_water):
     with running(clients=2, remote=True, client_messages=high_water) as (_, port, [(_, slow), (_, quick)]):
         slow.go.clear()
