@@ -44,10 +44,19 @@ class Dispatcher:
         How many events, and bytes of their data, may wait.
     threaded
         Whether there is a thread; else callbacks run in `run_waiting`.
+    name
+        Of the thread.
     """
 
-    def __init__(self, limit: int = MAX_WAITING, limit_bytes: int = MAX_BYTES, threaded: bool = True):
+    def __init__(
+        self,
+        limit: int = MAX_WAITING,
+        limit_bytes: int = MAX_BYTES,
+        threaded: bool = True,
+        name: str = "daqca-dispatcher",
+    ):
         self.threaded = threaded
+        self.name = name
         self.limit = limit
         self.limit_bytes = limit_bytes
         self.errors = 0
@@ -95,7 +104,7 @@ class Dispatcher:
         self._waiting += item.events
         self._waiting_bytes += item.bytes
         if self._thread is None and self.threaded:
-            thread = threading.Thread(target=self._run, name="daqca-dispatcher", daemon=True)
+            thread = threading.Thread(target=self._run, name=self.name, daemon=True)
             thread.start()
             self._thread = thread
         self._ready.notify()

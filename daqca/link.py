@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from daqca.events import Batch
+from daqca.events import Batch, Kind
 from daqca.operations import Operation, Operations
 
 Slots = npt.NDArray[np.uint32]
@@ -24,6 +24,17 @@ CTRL = 254
 NATIVE, NATIVE_TIME, NATIVE_CTRL = 251, 252, 253
 """As a DBR type of a subscription: that of the channel, plain, with time and alarm, or as DBR_CTRL structure (of a
 STRING, which has none, with time and alarm). It follows the channel, if its type is another after a reconnection."""
+
+
+METADATA = 0x100
+"""As a mask: the DBR_CTRL structure of one element, now and whenever the server says that units, limits or the names
+of states have changed (DBE_PROPERTY). The events are PROPERTY then, and no UPDATE."""
+_DBE_PROPERTY = 8
+
+
+def asked(mask: int) -> tuple[int, int, int]:
+    """What a subscription asks a server for: the mask, the DBR type, and the kind of its events."""
+    return (_DBE_PROPERTY, CTRL, Kind.PROPERTY) if mask == METADATA else (mask, AUTO, Kind.UPDATE)
 
 
 class Link(Protocol):
@@ -62,7 +73,7 @@ class Link(Protocol):
         """Give up what the operation still waits for. No answer to it is delivered after this."""
 
     def subscribe(self, slots: Slots, mask: int) -> None:
-        """Subscribe with a mask; a slot and mask are subscribed once at most."""
+        """Subscribe with a mask (or with `METADATA`); a slot and mask are subscribed once at most."""
 
     def unsubscribe(self, slots: Slots, mask: int) -> None:
         """End subscriptions."""

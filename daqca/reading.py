@@ -113,6 +113,11 @@ def number_value(number: float, native_type: int) -> int | float:
     return number if native_type in FLOAT_TYPES or not math.isfinite(number) else int(number)
 
 
+def array_of(number: float, count: int, native_type: int) -> npt.NDArray[Any]:
+    """The value of an array channel whose elements (one, as a rule) came as one number."""
+    return np.full(count, number).astype(events.ELEMENT[native_type].newbyteorder("="))
+
+
 def data_value(data: bytes | bytearray | memoryview, dbr_type: int, count: int, is_array: bool) -> Value:
     """The value of a string or an array, from its bytes as Channel Access sends them.
 
@@ -182,6 +187,8 @@ class Reading:
         DBR type 0 to 6 of the channel; None if it never connected.
     metadata
         Units, limits and the like, if they were asked for.
+    why
+        In words, why there is no value, or why it is not fresh; ``""`` where there is nothing to say.
     """
 
     name: str
@@ -192,6 +199,7 @@ class Reading:
     outcome: Outcome = Outcome.OK
     native_type: int | None = None
     metadata: Metadata | None = None
+    why: str = ""
 
     @property
     def ok(self) -> bool:

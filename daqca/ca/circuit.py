@@ -72,7 +72,7 @@ class Circuit(Replies):
         self.last_heard = 0.0
         self.echo_sent: float | None = None
         self.received = 0
-        self._stream = Stream(self.name, self, protocol.MAX_PAYLOAD if payload_limit is None else payload_limit)
+        self._stream = Stream(self.name, protocol.MAX_PAYLOAD if payload_limit is None else payload_limit)
         self.get_buffer = self._stream.get_buffer
         self.is_between_messages = self._stream.is_between_messages
         self._is_unresponsive = False
@@ -91,7 +91,7 @@ class Circuit(Replies):
         self.heard(n, now)
         if self._is_unresponsive:
             self._responsive(builder)
-        self._stream.received(n, builder)
+        self._stream.received(n, self, builder)
 
     def heard(self, n: int, now: float) -> None:
         """`n` bytes came that the receiver decoded itself."""

@@ -197,6 +197,13 @@ def value_offset(dbr_type: int) -> int:
     return _VALUE_OFFSET[dbr_type]
 
 
+def padding(dbr_type: int) -> tuple[int, ...]:
+    """Which of the bytes before the first value mean nothing; servers may send there what their memory held."""
+    fields = (DTYPES[DBRType(dbr_type)].fields or {}).items()
+    used = [range(place[1], place[1] + place[0].itemsize) for name, place in fields if name != "RISC_pad0"]
+    return tuple(at for at in range(value_offset(dbr_type)) if not any(at in field for field in used))
+
+
 def payload_size(dbr_type: int, count: int) -> int:
     """The size in bytes of `count` values of the type, before padding to the 8 bytes of a message."""
     return _VALUE_OFFSET[dbr_type] + count * _ELEMENT[dbr_type].itemsize

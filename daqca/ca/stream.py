@@ -68,8 +68,6 @@ class Stream:
     ----------
     name
         Of the server, for errors.
-    receiver
-        Is given the messages.
     limit
         The largest payload in bytes that is taken in; larger ones are told to the receiver and passed over.
     """
@@ -82,14 +80,12 @@ class Stream:
         "_large_header",
         "_limit",
         "_name",
-        "_receiver",
         "_skip",
         "_view",
     )
 
-    def __init__(self, name: str, receiver: Receiver, limit: int = protocol.MAX_PAYLOAD):
+    def __init__(self, name: str, limit: int = protocol.MAX_PAYLOAD):
         self._name = name
-        self._receiver = receiver
         self._buffer = bytearray(BUFFER_SIZE)
         self._view = memoryview(self._buffer)
         self._end = 0
@@ -109,8 +105,13 @@ class Stream:
             return self._large[self._large_filled :]
         return self._view[self._end :] if self._end else self._view
 
-    def received(self, n: int, builder: BatchBuilder) -> None:
+    def received(self, n: int, receiver: Receiver, builder: BatchBuilder) -> None:
         """`n` bytes were put into the buffer: hand on the messages that are complete.
+
+        Parameters
+        ----------
+        receiver
+            Is given them. The stream does not keep it: who owns the stream goes with its buffers when it is let go.
 
         Raises
         ------
@@ -124,16 +125,16 @@ class Stream:
             self._buffer[:n] = self._buffer[passed : passed + n]
         if self._large is None:
             self._end += n
-            self._decode(builder)
+            self._decode(receiver, builder)
             return
         self._large_filled += n
         if self._large_filled == len(self._large):
             payload, self._large = self._large, None
-            self._receiver.single(*self._large_header, payload, 0, len(payload), builder, keep=True)
+            receiver.single(*self._large_header, payload, 0, len(payload), builder, keep=True)
 
-    def _decode(self, builder: BatchBuilder) -> None:
+    def _decode(self, receiver: Receiver, builder: BatchBuilder) -> None:
         buffer, end, pos, singles = self._buffer, self._end, 0, 0
-        single, unpack = self._receiver.single, protocol.unpack_header
+        single, unpack = receiver.single, protocol.unpack_header
         try:
             while end - pos >= HEADER_SIZE:
                 command, size, data_type, count, p1, p2 = unpack(buffer, pos)
@@ -146,7 +147,7 @@ class Stream:
                     protocol.check_size(size, f"message {command} of the server {self._name}")
                 following = start + size
                 if size > self._limit and command in _VALUES:
-                    self._receiver.too_large(command, p2, size, builder)
+                    receiver.too_large(command, p2, size, builder)
                     self._skip = max(following - end, 0)
                     pos = min(following, end)
                     continue
@@ -161,14 +162,14 @@ class Stream:
                 if end - pos >= MIN_RUN * (following - pos):
                     n = self._run_length(pos, start, following, end)
                     if n >= MIN_RUN:
-                        self._run(pos, n, command, size, data_type, count, builder)
+                        self._run(pos, n, (command, size, data_type, count), receiver, builder)
                         pos += n * (following - pos)
                         singles = 0
                         continue
                     singles += 1
                     if singles > MIN_MIXED and size:
                         singles = 0
-                        begin, pos = pos, self._mixed(pos, end, builder)
+                        begin, pos = pos, self._mixed(pos, end, receiver, builder)
                         if pos > begin:
                             continue
                 single(command, data_type, count, p1, p2, buffer, start, size, builder)
@@ -214,22 +215,23 @@ class Stream:
         return n if other[n] else len(heads)
 
     def _run(
-        self, pos: int, n: int, command: int, size: int, data_type: int, count: int, builder: BatchBuilder
+        self, pos: int, n: int, head: tuple[int, int, int, int], receiver: Receiver, builder: BatchBuilder
     ) -> None:
         buffer = self._buffer
+        command, size, data_type, count = head
         form = _layout(data_type, count, size) if size and command in _VALUES else None
         if size == 0:
-            self._receiver.controls(np.frombuffer(buffer, protocol.HEADER, n, pos).copy(), builder)
+            receiver.controls(np.frombuffer(buffer, protocol.HEADER, n, pos).copy(), builder)
         elif form is not None:
             messages = np.frombuffer(buffer, form.dtype, n, pos)
-            self._receiver.values([(command, messages, form, np.arange(n))], builder)
+            receiver.values([(command, messages, form, np.arange(n))], builder)
         else:
             stride = HEADER_SIZE + size
             for at in range(pos, pos + n * stride, stride):
                 _, _, _, _, p1, p2 = protocol.unpack_header(buffer, at)
-                self._receiver.single(command, data_type, count, p1, p2, buffer, at + HEADER_SIZE, size, builder)
+                receiver.single(command, data_type, count, p1, p2, buffer, at + HEADER_SIZE, size, builder)
 
-    def _mixed(self, pos: int, end: int, builder: BatchBuilder) -> int:
+    def _mixed(self, pos: int, end: int, receiver: Receiver, builder: BatchBuilder) -> int:
         """Hand on values of mixed forms, sorted by form; returns where other messages begin."""
         buffer, unpack = self._buffer, protocol.unpack_header
         groups: dict[tuple[int, int, int, int], list[int]] = {}
@@ -253,7 +255,7 @@ class Stream:
             matrix = whole[positions[:, None] + np.arange(form.dtype.itemsize)]
             parts.append((command, matrix.view(form.dtype)[:, 0], form, positions))
         if parts:
-            self._receiver.values(parts, builder)
+            receiver.values(parts, builder)
         return pos
 
 

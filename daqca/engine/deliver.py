@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from daqca.ca import eca
 from daqca.engine.reads import DISCONNECTED, NO_READ_ACCESS, NO_WRITE_ACCESS
-from daqca.engine.sinks import Feeds, Subscription
+from daqca.engine.sinks import Feed, Feeds, Subscription
 from daqca.engine.table import ChannelState, Table
 from daqca.engine.waits import ConnectWait
 from daqca.errors import (
@@ -29,7 +29,6 @@ from daqca.errors import (
 )
 from daqca.events import (
     ALL_SLOTS,
-    ELEMENT,
     EVENT,
     EVENT_BLOCK,
     Batch,
@@ -37,20 +36,22 @@ from daqca.events import (
     Kind,
     Records,
     has_block,
+    is_number,
     pick,
 )
-from daqca.link import Link
+from daqca.link import METADATA, Link
 from daqca.operations import One
-from daqca.reading import Reading, Value, data_value, number_value
+from daqca.reading import Reading, Value, array_of, data_value, number_value
 
 log = logging.getLogger("daqca.engine")
 
 Slots = npt.NDArray[np.uint32]
+Row = tuple[Any, ...]
 _UNMAPPED = 0xFFFFFFFF
 # Plain numbers: looking a member up in an enum costs more than the rest of a small batch, and where NumPy does it, a
 # Ctrl-C that comes meanwhile is dropped.
 _READ, _UPDATE, _FAILED = int(Kind.READ), int(Kind.UPDATE), int(Kind.FAILED)
-_CONNECTED, _LOST = int(Kind.CONNECTED), int(Kind.LOST)
+_CONNECTED, _LOST, _PROPERTY = int(Kind.CONNECTED), int(Kind.LOST), int(Kind.PROPERTY)
 _ANSWERS = frozenset((_READ, int(Kind.WRITTEN), _FAILED))
 _IS_ANSWER, _IS_CHANGE = np.zeros(256, np.bool_), np.zeros(256, np.bool_)
 """By kind."""
@@ -200,7 +201,7 @@ class Delivery:
         for subscription in self._feeds.concerned(records):
             self._offer(subscription, records, batch)
 
-    def _offer(self, subscription: Subscription, records: Records, batch: Batch) -> None:
+    def _offer(self, subscription: Subscription | Feed, records: Records, batch: Batch) -> None:
         try:
             subscription.offer(records, batch)
         except Exception:
@@ -224,6 +225,9 @@ class Delivery:
         if changes.any():
             for wait in self._connecting:
                 wait.look()
+        properties = kinds == _PROPERTY
+        if properties.any():
+            self._table.properties(pick(records, properties), batch)
         answers = _IS_ANSWER[kinds]
         if answers.any():
             mine = pick(records, answers & (records["token"] != 0))
@@ -249,7 +253,7 @@ class Delivery:
             with self._lock:
                 self._connecting.remove(wait)
 
-    def attach(self, subscription: Subscription, known: npt.NDArray[np.bool_]) -> None:
+    def attach(self, target: Subscription | Feed, slots: Slots, mask: int, known: npt.NDArray[np.bool_]) -> None:
         """Begin to feed a subscription, first with what is known of its channels.
 
         Parameters
@@ -259,8 +263,8 @@ class Delivery:
             first value again; they get the last value of the table.
         """
         with self._lock:
-            self._feeds.add(subscription)
-            table, slots = self._table, subscription.slots
+            self._feeds.add(target)
+            table = self._table
             connected = slots[table.state[slots] == ChannelState.CONNECTED]
             builder = BatchBuilder()
             records = np.zeros(len(connected), EVENT)
@@ -271,24 +275,36 @@ class Delivery:
             records["count"] = table.native_count[connected]
             records["status"] = table.access[connected]
             builder.extend(records)
-            have = slots[known]
-            have = have[(table.last["kind"][have] != 0) & (table.state[have] == ChannelState.CONNECTED)]
-            if len(have):
-                last = table.last[have]
-                last["kind"] = Kind.UPDATE
-                last["token"] = subscription.mask
-                places = last.view(EVENT_BLOCK)
-                for i in np.flatnonzero(has_block(last)).tolist():
-                    places["offset"][i], places["length"][i] = builder.store(table.datum(int(have[i]))[2])
-                builder.extend(last)
+            self._last_values(builder, slots[known], mask)
             batch = builder.build()
             if len(batch):
-                self._offer(subscription, batch.records, batch)
+                self._offer(target, batch.records, batch)
 
-    def detach(self, subscription: Subscription) -> None:
+    def catch_up(self, feed: Feed, slots: Slots, mask: int) -> None:
+        """Tell a feed the last values of channels that were monitored with this mask before."""
+        builder = BatchBuilder()
+        self._last_values(builder, slots, mask)
+        batch = builder.build()
+        if len(batch):
+            self._offer(feed, batch.records, batch)
+
+    def _last_values(self, builder: BatchBuilder, slots: Slots, mask: int) -> None:
+        table = self._table
+        have = slots[(table.last["kind"][slots] != 0) & (table.state[slots] == ChannelState.CONNECTED)]
+        if not len(have) or mask == METADATA:  # who wants metadata looks for them in the table
+            return
+        last = table.last[have]
+        last["kind"] = Kind.UPDATE
+        last["token"] = mask
+        places = last.view(EVENT_BLOCK)
+        for i in np.flatnonzero(has_block(last)).tolist():
+            places["offset"][i], places["length"][i] = builder.store(table.datum(int(have[i]))[2])
+        builder.extend(last)
+
+    def detach(self, target: Subscription | Feed) -> None:
         """Feed a subscription no more."""
         with self._lock:
-            self._feeds.remove(subscription)
+            self._feeds.remove(target)
 
     def close(self) -> None:
         """No batch comes any more: wake who still waits."""
@@ -308,9 +324,25 @@ class Delivery:
         row, batch = operation.row, operation.batch
         if row is None or row[1] != _READ or batch is None:
             raise self.error(name, slot, "get", row)
-        native = int(self._table.native_type[slot])
-        value = _value(row, batch, native, int(self._table.native_count[slot]))
+        native = self._table.native_type.item(slot)
+        value = _value(row, batch, native, self._table.native_count.item(slot))
         return Reading(name, value, row[3], row[4], row[5], native_type=native)
+
+    def last(self, slot: int) -> Row | None:
+        """The last value of a slot as a row (value instead of the place of data) and None if there is none."""
+        table = self._table
+        with self._lock:
+            if not table.kinds.item(slot):
+                return None
+            row: Row = table.last[slot].item()
+            native, native_count = table.native_type.item(slot), table.native_count.item(slot)
+            value: Value
+            if is_number(row[1], row[2], row[7]):
+                value = array_of(row[6], row[7], native) if native_count > 1 else number_value(row[6], native)
+            else:
+                dbr_type, count, data = table.datum(slot)
+                value = data_value(data, dbr_type, count, native_count > 1)
+        return (*row[:6], value, *row[7:])
 
     def error(self, name: str, slot: int, operation: str, row: tuple[object, ...] | None = None) -> ChannelError:
         """The error of a request that was answered with a failure, or not at all."""
@@ -373,6 +405,4 @@ def _value(row: tuple[Any, ...], batch: Batch, native: int, native_count: int) -
     value, dbr_type, count = row[6], row[2], row[7]
     if isinstance(value, tuple):
         return data_value(batch.data(*value), dbr_type, count, native_count > 1)
-    if native_count > 1:
-        return np.full(count, value).astype(ELEMENT[native].newbyteorder("="))
-    return number_value(value, native)
+    return array_of(value, count, native) if native_count > 1 else number_value(value, native)

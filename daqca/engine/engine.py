@@ -10,7 +10,6 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -24,20 +23,20 @@ from daqca.dispatcher import Dispatcher
 from daqca.engine.deliver import Delivery, Shard, assign_shards
 from daqca.engine.info import ChannelInfo, PutResult, channel_infos
 from daqca.engine.local import LocalLink
+from daqca.engine.monitors import Monitors
 from daqca.engine.puts import put_many, put_one
-from daqca.engine.reads import give_up
-from daqca.engine.sinks import CallbackSink, Sink, Subscription
+from daqca.engine.sinks import Feed, Sink, Subscription
+from daqca.engine.slotwise import Slotwise
 from daqca.engine.snapshots import Partial, Taking
 from daqca.engine.table import ChannelState, Table
-from daqca.engine.waits import ConnectWait, Progress, wait_all
-from daqca.errors import EngineClosedError
+from daqca.engine.waits import Progress
 from daqca.events import Batch
 from daqca.link import Link
-from daqca.operations import One
 from daqca.reading import Reading
 from daqca.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from daqca.pv_proxy import PV
     from daqca.recording import Recording
 
 Slots = npt.NDArray[np.uint32]
@@ -48,7 +47,7 @@ _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 """The open engines, only for the child of a fork, which must not use them."""
 
 
-class Engine:
+class Engine(Slotwise):
     """What a client program holds: channels of PVs, their last values, and what waits for them.
 
     Parameters
@@ -76,18 +75,18 @@ class Engine:
         self.workers = workers
         self.is_closed = False
         self._is_forked = False
-        self._lock: AbstractContextManager[Any] = threading.RLock()
+        self.lock = threading.RLock()
         self._adding = threading.Lock()
-        self._subscribing = threading.RLock()
         self._names: list[str] = []
         self._slots: dict[str, int] = {}
         self._shard_of: npt.NDArray[np.uint8] = np.zeros(64, np.uint8)
         self._local: Slots = np.zeros(64, np.uint32)
-        self._table = Table()
+        self.table = Table()
         self._last_names: tuple[list[str], Slots] = ([], np.empty(0, np.uint32))
-        self._monitored: dict[int, npt.NDArray[np.uint32]] = {}
-        self._dispatcher = Dispatcher()
-        self._delivery = Delivery(self._lock, self._table)
+        self.dispatcher = Dispatcher()
+        self._delivery = Delivery(self.lock, self.table)
+        self._monitors = Monitors(self, self._delivery, self.dispatcher)
+        self.watch: Any = None
         self._pool: Any = None
         links: list[Link]
         if workers:
@@ -140,25 +139,17 @@ class Engine:
             self._last_names = (list(names), slots)
         return slots
 
-    def _check_open(self) -> None:
-        if self._is_forked:
-            raise EngineClosedError(
-                "this engine belongs to the process that made it, and is closed in this child of a fork; make a new one"
-            )
-        if self.is_closed:
-            raise EngineClosedError("this engine is closed; make a new one")
-
     def _add(self, names: list[str]) -> None:
         name_bytes(names)  # refused before any shard has taken a part of them
         first = len(self._names)
         end = first + len(names)
         slots = np.arange(first, end, dtype=np.uint32)
         shard_of = assign_shards(names, len(self._links))
-        with self._lock:
-            self._table.grow(end)
+        with self.lock:
+            self.table.grow(end)
             if end > len(self._shard_of):
-                self._shard_of = np.resize(self._shard_of, self._table.capacity)
-                self._local = np.resize(self._local, self._table.capacity)
+                self._shard_of = np.resize(self._shard_of, self.table.capacity)
+                self._local = np.resize(self._local, self.table.capacity)
         # Whatever happens to the rest of this call, these slots are never given to other names.
         self._names.extend(names)
         for number, shard in enumerate(self._shards):
@@ -200,31 +191,21 @@ class Engine:
         What is known of each channel; those not connected say why.
         """
         slots = self.slots(names)
-        self._connect(slots, timeout, progress)
+        self.wait_connected(slots, timeout, progress)
         return self.channels(names)
-
-    def _connect(
-        self,
-        slots: Slots,
-        timeout: float,
-        progress: Progress | None = None,
-        more: Callable[[], None] | None = None,
-    ) -> None:
-        if (self._table.state[slots] == ChannelState.CONNECTED).all():
-            return
-        wait = ConnectWait(slots, self._table)
-        with self._delivery.waiting(wait):
-            wait_all([wait], timeout, lambda: len(slots) - wait.missing(), len(slots), progress, more)
-        self._check_open()
 
     def channels(self, names: Sequence[str]) -> list[ChannelInfo]:
         """What is known of these channels now, without waiting for any to connect."""
         slots = self.slots(names)
+        return channel_infos(names, slots, self.table, self.hosts(slots))
+
+    def hosts(self, slots: Slots) -> list[str]:
+        """``address:port`` of the server of each slot, ``""`` where it is on none, length n."""
         hosts = [""] * len(slots)
         for shard, positions, local in self._by_shard(slots):
             for position, host in zip(positions.tolist(), shard.link.hosts(local), strict=True):
                 hosts[position] = host
-        return channel_infos(names, slots, self._table, hosts)
+        return hosts
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -262,15 +243,6 @@ class Engine:
             raise ValueError(f"form={form!r}: a snapshot is of form 'time' or 'ctrl'")
         return Taking(self, names, form, fresh).run(timeout, progress, partial)
 
-    def _is_monitored(self, slots: Slots, but: int = 0) -> npt.NDArray[np.bool_]:
-        """Which of these are monitored with any mask but this one, shape (n,). The caller holds the lock."""
-        monitored = np.zeros(len(slots), np.bool_)
-        for mask, users in self._monitored.items():
-            if mask != but:
-                inside = slots < len(users)
-                monitored |= inside & (users[np.where(inside, slots, 0)] > 0)
-        return monitored
-
     def get(self, name: str, timeout: float = 5.0) -> Reading:
         """Read one PV from its server.
 
@@ -284,17 +256,7 @@ class Engine:
         slot = self._slots.get(name)
         if slot is None:
             slot = int(self.slots([name])[0])
-        self._check_open()
-        link = self._links[self._shard_of[slot]]
-        operation = One()
-        try:
-            link.read_one(int(self._local[slot]), operation, timeout)
-        finally:  # a Ctrl-C too gives it up
-            if not operation.done:
-                give_up(link, operation)
-        if operation.row is None:
-            self._check_open()
-        return self._delivery.reading(name, slot, operation)
+        return self._delivery.reading(name, slot, self.ask(slot, timeout))
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -367,47 +329,11 @@ class Engine:
             What to be told of: `daqca.ca.dbr.Mask`.
         """
         unique = names if isinstance(names, str) else list(dict.fromkeys(names))
-        slots = self.slots(unique)
-        target = sink if hasattr(sink, "deliver") else CallbackSink(sink, self._dispatcher)
-        subscription = Subscription(unique, slots, target, int(mask))
-        with self._subscribing:
-            new = self._count_monitors(slots, int(mask), 1)
-            subscription._close = self._unsubscribe
-            try:
-                self._delivery.attach(subscription, known=~new)
-                for shard, _, local in self._by_shard(slots[new]):
-                    shard.link.subscribe(local, int(mask))
-            except BaseException:
-                subscription.close()
-                raise
-        return subscription
+        return self._monitors.subscribe(unique, self.slots(unique), sink, int(mask))
 
-    def _unsubscribe(self, subscription: Subscription) -> None:
-        with self._subscribing:
-            self._delivery.detach(subscription)
-            ended = self._count_monitors(subscription.slots, subscription.mask, -1)
-            if not self.is_closed:
-                for shard, _, local in self._by_shard(subscription.slots[ended]):
-                    shard.link.unsubscribe(local, subscription.mask)
-
-    def _count_monitors(self, slots: Slots, mask: int, change: int) -> npt.NDArray[np.bool_]:
-        """Count who monitors; returns where the first came, or the last went."""
-        with self._lock:
-            users = self._monitored.get(mask)
-            if users is None or len(users) < self._table.capacity:
-                grown = np.zeros(self._table.capacity, np.uint32)
-                if users is not None:
-                    grown[: len(users)] = users
-                users = self._monitored[mask] = grown
-            turned: npt.NDArray[np.bool_]
-            if change > 0:
-                turned = users[slots] == 0
-            users[slots] += np.uint32(change % 2**32)
-            if change < 0:
-                turned = users[slots] == 0
-            # Between one subscription and the next nobody keeps the last value up to date.
-            self._table.forget(slots[turned & ~self._is_monitored(slots, but=mask)])
-            return turned
+    def feed(self, sink: Sink) -> Feed:
+        """A feed: channels that come and go, for a sink that knows them by the engine's slots (see `slots`)."""
+        return Feed(sink, self._monitors)
 
     def record(
         self, path: str | os.PathLike[str], names: Sequence[str], *, connect_timeout: float = 5.0, **options: Any
@@ -433,17 +359,53 @@ class Engine:
         from daqca.recording import Recorder, Recording
 
         def subscribe(unique: Sequence[str], recorder: Recorder) -> Subscription:
-            self._connect(self.slots(unique), connect_timeout)
+            self.wait_connected(self.slots(unique), connect_timeout)
             return self.subscribe(unique, recorder)
 
         return Recording(subscribe, path, names, **options)
+
+    # --- PV objects -----------------------------------------------------------------------------
+
+    # What these make stands above the engine: imported when they are called.
+
+    def pv(self, name: str, **options: Any) -> PV:
+        """A PV object of this engine; for options see `daqca.PV`."""
+        from daqca.pv_proxy import PV
+
+        return PV(name, engine=self, **options)
+
+    def pvs(self, names: Sequence[str], **options: Any) -> list[PV]:
+        """PV objects of this engine, begun together."""
+        from daqca.pv_proxy import PV
+
+        if isinstance(names, str):
+            raise TypeError(f"expected a list of names, got the text {names!r}; for one PV say pv({names!r})")
+        return [PV(name, engine=self, **options) for name in names]
+
+    def wait_for(self, condition: Callable[[], Any], timeout: float) -> Any:
+        """Wait until ``condition()`` is true, looking whenever something is heard of a PV object of this engine.
+
+        Parameters
+        ----------
+        condition
+            A function without arguments, called on this thread: say ``lambda: pv.value > 3 and other.connected``.
+        timeout
+            In seconds.
+
+        Returns
+        -------
+        What it returned last: something false, if the time is over.
+        """
+        from daqca.proxies.watch import watch_of
+
+        return watch_of(self).wait_for(condition, timeout)
 
     # --- the engine itself ----------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:
         """Counters since the start, plain numbers and texts, nested by part."""
-        with self._lock:
-            state = np.bincount(self._table.state[: len(self._names)], minlength=3).tolist()
+        with self.lock:
+            state = np.bincount(self.table.state[: len(self._names)], minlength=3).tolist()
             own = {
                 "pvs": len(self._names),
                 "connected": state[ChannelState.CONNECTED],
@@ -454,9 +416,9 @@ class Engine:
                 "events_lost": self._delivery.lost,
                 "puts_refused": self._delivery.puts_refused,
                 "sink_errors": self._delivery.sink_errors,
-                "callback_errors": self._dispatcher.errors,
-                "callback_events_waiting": self._dispatcher.waiting,
-                "callback_events_dropped": self._dispatcher.dropped,
+                "callback_errors": self.dispatcher.errors,
+                "callback_events_waiting": self.dispatcher.waiting,
+                "callback_events_dropped": self.dispatcher.dropped,
             }
         return {**own, "shards": [link.stats() for link in self._links]}
 
@@ -467,19 +429,24 @@ class Engine:
                 return
             self.is_closed = True
         _engines.discard(self)
+        if self.watch is not None:
+            self.watch.close()
         for link in self._links:
             link.close()
         if self._pool is not None:
             self._pool.close()
         self._delivery.close()
-        self._dispatcher.close()
+        self.dispatcher.close()
 
     def _forked(self) -> None:
         """In the child of a fork: closed, with locks that no thread of the parent holds."""
         self.is_closed = self._is_forked = True
-        self._lock = self._delivery.renew_lock()
-        self._adding, self._subscribing = threading.Lock(), threading.RLock()
-        self._dispatcher.forked()
+        self.lock = self._delivery.renew_lock()
+        self._adding = threading.Lock()
+        self._monitors.forked()
+        self.dispatcher.forked()
+        if self.watch is not None:
+            self.watch.forked()
 
 
 def _forget_engines() -> None:

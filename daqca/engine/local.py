@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from daqca.ca.context import Context
 from daqca.ca.settings import Settings
-from daqca.link import AUTO, Deliver, Slots
+from daqca.link import AUTO, Deliver, Slots, asked
 from daqca.operations import Operation, Operations
 
 _NONE = 0xFFFFFFFF
@@ -97,7 +97,7 @@ class LocalLink:
             if needed > len(ids):
                 ids = np.concatenate((ids, np.full(max(needed, 2 * len(ids)) - len(ids), _NONE, np.uint32)))
                 self._ids[mask] = ids
-            ids[slots] = self._context.subscribe(slots, mask, label=mask)
+            ids[slots] = self._context.subscribe(slots, *asked(mask), label=mask)
 
     def unsubscribe(self, slots: Slots, mask: int) -> None:
         """See `daqca.link.Link.unsubscribe`."""

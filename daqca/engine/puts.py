@@ -34,27 +34,27 @@ _STRING = 0
 def put_one(engine: Engine, name: str, slot: int, value: Any, wait: bool, timeout: float) -> None:
     """See `Engine.put`."""
     deadline = time.monotonic() + timeout
-    table, delivery = engine._table, engine._delivery
+    table, delivery = engine.table, engine._delivery
     if table.state[slot] != _CONNECTED:
-        engine._connect(np.array([slot], np.uint32), timeout)
+        engine.wait_connected(np.array([slot], np.uint32), timeout)
     if table.state[slot] != _CONNECTED:
         raise delivery.error(name, slot, "put")
     dbr_type, count, payload = encode_value(value, int(table.native_type[slot]), int(table.native_count[slot]), name)
     if not int(table.access[slot]) & Access.WRITE:
         raise delivery.error(name, slot, "put", (slot, Kind.FAILED, 0, NO_WRITE_ACCESS))
-    link = engine._links[engine._shard_of[slot]]
     operation = One() if wait else None
     try:
-        link.write_one(int(engine._local[slot]), int(dbr_type), count, payload, operation, deadline - time.monotonic())
+        engine.write(slot, (int(dbr_type), count, payload), operation, deadline - time.monotonic())
     finally:
         if operation is not None:
-            give_up(link, operation)
+            engine.give_up(slot, operation)
     if operation is None:
         return
     if operation.row is None:
         engine._check_open()
     if operation.row is None or operation.row[1] != Kind.WRITTEN:
         raise delivery.error(name, slot, "put", operation.row)
+    engine.confirmed(slot)
 
 
 def put_many(
@@ -72,7 +72,7 @@ def put_many(
         puts.send()
         if puts.left.any():
             # What connects is written then, so that a PV that does not exist keeps no other waiting.
-            engine._connect(slots, timeout, more=puts.send)
+            engine.wait_connected(slots, timeout, more=puts.send)
             puts.send()
         wait_all([operation for _, operation in puts.waits], deadline - time.monotonic(), lambda: 0, len(slots))
     finally:
@@ -116,7 +116,7 @@ class _Puts:
 
     def send(self) -> None:
         """Send what is connected now."""
-        slots, table = self._slots, self._engine._table
+        slots, table = self._slots, self._engine.table
         ready = self.left & (table.state[slots] == _CONNECTED)
         if not ready.any():
             return
@@ -147,7 +147,7 @@ class _Puts:
 
     def _send_one(self, position: int) -> None:
         engine, slot, name = self._engine, int(self._slots[position]), self._names[position]
-        native, count = int(engine._table.native_type[slot]), int(engine._table.native_count[slot])
+        native, count = int(engine.table.native_type[slot]), int(engine.table.native_count[slot])
         try:
             dbr_type, n, payload = encode_value(self._values[position], native, count, name)
         except ConversionError as error:
@@ -168,11 +168,13 @@ class _Puts:
     def result(self) -> PutResult:
         """What became of each."""
         n, outcome = len(self._slots), self._outcome
-        outcome[self.left] = UNANSWERED[self._engine._table.state[self._slots[self.left]]]
+        outcome[self.left] = UNANSWERED[self._engine.table.state[self._slots[self.left]]]
         sent = outcome == _PENDING
         eca = np.zeros(n, np.uint8)
         if self._wait:
             _judge(self._collected, sent, outcome, eca)
+            for slot in self._slots[outcome == _OK].tolist():
+                self._engine.confirmed(slot)
         else:
             outcome[sent] = _SENT
         return PutResult(self._names, outcome, eca, self._errors)

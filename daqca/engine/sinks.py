@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from daqca.dispatcher import Dispatcher
 from daqca.events import ALL_SLOTS, Batch, Kind, Records, pick
+
+if TYPE_CHECKING:
+    from daqca.engine.monitors import Monitors
+
+Slots = npt.NDArray[np.uint32]
 
 # Plain numbers: beside an enum's member NumPy looks for attributes, slowly, and drops a Ctrl-C that comes meanwhile.
 _UPDATE, _LOST = int(Kind.UPDATE), int(Kind.LOST)
@@ -49,6 +54,10 @@ class CallbackSink:
             self._function(batch)
 
 
+_MONITORED: npt.NDArray[np.bool_] = np.zeros(256, np.bool_)
+"""By kind: whether its token is the mask that was subscribed with."""
+_MONITORED[[Kind.UPDATE, Kind.PROPERTY]] = True
+
 NARROW = 64
 """A subscription of so many PVs at most is found by its slots; a wider one looks at every batch."""
 
@@ -57,28 +66,31 @@ class Feeds:
     """The subscriptions of an engine, and which of them a batch concerns."""
 
     def __init__(self) -> None:
-        self._wide: tuple[Subscription, ...] = ()
+        self._wide: tuple[Subscription | Feed, ...] = ()
         self._narrow: dict[int, tuple[Subscription, ...]] = {}
 
-    def add(self, subscription: Subscription) -> None:
+    def add(self, subscription: Subscription | Feed) -> None:
         """Feed this one too."""
-        if len(subscription.slots) > NARROW:
-            self._wide += (subscription,)
+        if isinstance(subscription, Feed) or len(subscription.slots) > NARROW:
+            if subscription not in self._wide:
+                self._wide += (subscription,)
             return
         for slot in subscription.slots.tolist():
             self._narrow[slot] = (*self._narrow.get(slot, ()), subscription)
 
-    def remove(self, subscription: Subscription) -> None:
+    def remove(self, subscription: Subscription | Feed) -> None:
         """Feed this one no more."""
         self._wide = tuple(other for other in self._wide if other is not subscription)
-        for slot in subscription.slots.tolist() if len(subscription.slots) <= NARROW else ():
+        if isinstance(subscription, Feed) or len(subscription.slots) > NARROW:
+            return
+        for slot in subscription.slots.tolist():
             left = tuple(other for other in self._narrow.get(slot, ()) if other is not subscription)
             if left:
                 self._narrow[slot] = left
             else:
                 self._narrow.pop(slot, None)
 
-    def concerned(self, records: Records) -> tuple[Subscription, ...]:
+    def concerned(self, records: Records) -> tuple[Subscription | Feed, ...]:
         """The subscriptions that may want some of these events."""
         if not self._narrow:
             return self._wide
@@ -86,6 +98,91 @@ class Feeds:
         wanted = self._narrow.keys() if ALL_SLOTS in slots else slots & self._narrow.keys()
         narrow = {id(one): one for slot in wanted for one in self._narrow[slot]}
         return (*self._wide, *narrow.values())
+
+
+class Feed:
+    """Channels that come and go, for one sink, which sees them under the engine's slots.
+
+    Its sink is told what those of a `Subscription` are, and PROPERTY events of what it monitors with
+    `daqca.link.METADATA`.
+
+    Parameters
+    ----------
+    sink
+        See `Sink`.
+    monitors
+        Of the engine.
+    """
+
+    def __init__(self, sink: Sink, monitors: Monitors):
+        self._sink = sink
+        self._monitors = monitors
+        self._is_mine: npt.NDArray[np.bool_] = np.zeros(64, np.bool_)
+        self._masks: dict[int, npt.NDArray[np.bool_]] = {}
+
+    def add(self, slots: Slots) -> None:
+        """Tell of the connections of these channels from now on, and first of those that are connected."""
+        self._monitors.join(self, slots)
+
+    def monitor(self, slots: Slots, mask: int) -> None:
+        """Monitor channels that were added and are not monitored with this mask."""
+        self._monitors.begin(self, slots, mask)
+
+    def end(self, slots: Slots, mask: int) -> None:
+        """Monitor channels no more that are monitored with this mask."""
+        self._monitors.end(self, slots, mask)
+
+    def close(self) -> None:
+        """End all of it."""
+        self._monitors.close(self)
+
+    # The rest is called under the engine's lock.
+
+    def joined(self, slots: Slots) -> None:
+        """These are told of."""
+        self._is_mine = _grown(self._is_mine, int(slots.max(initial=0)) + 1)
+        self._is_mine[slots] = True
+
+    def began(self, slots: Slots, mask: int) -> None:
+        """These are monitored."""
+        column = self._masks[mask] = _grown(self._masks.get(mask, self._is_mine[:0]), len(self._is_mine))
+        column[slots] = True
+
+    def ended(self, slots: Slots, mask: int) -> None:
+        """These are monitored no more."""
+        self._masks[mask][slots] = False
+
+    def monitored(self) -> list[tuple[int, Slots]]:
+        """What is monitored, by mask."""
+        return [(mask, np.flatnonzero(column).astype(np.uint32)) for mask, column in self._masks.items()]
+
+    def offer(self, records: Records, batch: Batch) -> None:
+        """See `Subscription.offer`."""
+        kinds, slots = records["kind"], records["slot"]
+        inside = slots < len(self._is_mine)
+        places = slots if inside.all() else np.where(inside, slots, 0)
+        mine = inside & self._is_mine[places] & _TOLD[kinds]
+        monitored = _MONITORED[kinds] & inside
+        if monitored.any():
+            tokens = records["token"]
+            wanted = np.zeros(len(records), np.bool_)
+            for mask, column in self._masks.items():
+                known = places < len(column)
+                wanted |= (tokens == mask) & known & column[np.where(known, places, 0)]
+            mine = np.where(monitored, wanted, mine)
+        mine |= (kinds == _LOST) & (slots == ALL_SLOTS)
+        if mine.all():
+            self._sink.deliver(Batch(records, batch.block))
+        elif mine.any():
+            self._sink.deliver(Batch(pick(records, mine), batch.block))
+
+
+def _grown(column: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.bool_]:
+    if size <= len(column):
+        return column
+    grown = np.zeros(max(size, 2 * len(column)), np.bool_)
+    grown[: len(column)] = column
+    return grown
 
 
 class Subscription:

@@ -54,12 +54,14 @@ class Taking:
     def _take_monitored(self) -> npt.NDArray[np.bool_]:
         """Put what the table has of monitored PVs into the answers; returns which those are."""
         engine, slots = self._engine, self._slots
-        with engine._lock:
-            table = engine._table
+        with engine.lock:
+            table = engine.table
             readable = (table.access[slots] & Access.READ) != 0
             readable |= table.state[slots] != _CONNECTED
             last = table.last[slots]
-            taken: npt.NDArray[np.bool_] = engine._is_monitored(slots) & readable & (last["kind"] != 0)
+            taken: npt.NDArray[np.bool_] = engine._monitors.has(slots) & readable & (last["kind"] != 0)
+            if table.doubts:
+                taken &= ~table.doubts.doubted(slots)
             self._collected.take(np.flatnonzero(taken), last[taken], slots[taken], table)
             return taken
 
@@ -88,8 +90,8 @@ class Taking:
     def _result(self, at_end: bool = True) -> Snapshot:
         """The snapshot of what there is; what is not answered is PENDING unless this is the end."""
         kinds = self._collected.records["kind"]
-        with self._engine._lock:
-            table = self._engine._table
+        with self._engine.lock:
+            table = self._engine.table
             state = table.state[self._slots]
             outcome = read_outcome(self._collected.records, state)
             taken = kinds == _UPDATE

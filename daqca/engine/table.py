@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from daqca.engine.doubts import Doubts
 from daqca.events import EVENT, EVENT_BLOCK, Batch, Kind, Records, has_block, pick, place
 from daqca.reading import UNKNOWN_TYPE
 
@@ -23,7 +25,7 @@ class ChannelState(IntEnum):
     """Was connected; values from before are stale."""
 
 
-_CONNECTED, _ACCESS = int(Kind.CONNECTED), int(Kind.ACCESS)
+_CONNECTED, _ACCESS, _UPDATE = int(Kind.CONNECTED), int(Kind.ACCESS), int(Kind.UPDATE)
 _IS_CONNECTED, _IS_LOST = int(ChannelState.CONNECTED), int(ChannelState.LOST)
 
 Datum = tuple[int, int, bytes | memoryview]
@@ -40,6 +42,12 @@ class Table:
         The bytes of arrays: slot to (DBR type, count, bytes). See `datum`.
     text
         S40, the single strings, as long as there are any.
+    metadata
+        The DBR_CTRL structures of those that are asked for: slot to (DBR type, bytes).
+    kinds, dbr_types, numbers, timestamps, counts
+        Columns of `last`, for who wants one item of one PV.
+    doubts
+        See `daqca.engine.doubts`.
     """
 
     def __init__(self) -> None:
@@ -51,6 +59,14 @@ class Table:
         self.access: U1 = np.zeros(64, np.uint8)
         self.data: dict[int, Datum] = {}
         self.text: npt.NDArray[np.bytes_] = np.zeros(0, "S40")
+        self.metadata: dict[int, tuple[int, bytes]] = {}
+        self.doubts = Doubts()
+        self._make_columns()
+
+    def _make_columns(self) -> None:
+        last = self.last
+        self.kinds, self.dbr_types = last["kind"], last["dbr_type"]
+        self.numbers, self.timestamps, self.counts = last["value"], last["timestamp"], last["count"]
 
     def grow(self, needed: int) -> None:
         """Make room for `needed` rows. Arrays are replaced."""
@@ -69,9 +85,13 @@ class Table:
             column[: self.capacity] = old
             setattr(self, name, column)
         self.capacity = capacity
+        self._make_columns()
 
     def values(self, records: Records, batch: Batch) -> None:
         """Take in UPDATE events, oldest first."""
+        self._take(self.doubts.sift(records) if self.doubts.guards else records, batch)
+
+    def _take(self, records: Records, batch: Batch) -> None:
         slots = records["slot"]
         # Where a slot occurs twice, the later record wins: NumPy assigns in order.
         place(self.last, slots, records)
@@ -107,6 +127,42 @@ class Table:
         block = np.frombuffer(batch.block, np.uint8)
         self.text[part["slot"]] = block[offsets[:, None] + np.arange(size)].view(self.text.dtype)[:, 0]
 
+    def refresh(self, row: tuple[Any, ...], batch: Batch, serial: int | None) -> None:
+        """Take in the answer to a get as the last value of a monitored PV.
+
+        What monitors tell late, of the time before it, does not count from now on.
+
+        Parameters
+        ----------
+        row
+            A READ event.
+        serial
+            What `Doubts.serial` was before the get.
+        """
+        slot, timestamp = row[0], row[5]
+        if self.kinds.item(slot) and self.timestamps.item(slot) > timestamp:
+            return  # a monitor was faster
+        self._take(Batch(rows=[(slot, _UPDATE, *row[2:8], 0)]).records, batch)
+        self.doubts.settle(slot, timestamp, serial)
+
+    def properties(self, records: Records, batch: Batch) -> None:
+        """Take in PROPERTY events, oldest first."""
+        places = records.view(EVENT_BLOCK)
+        for slot, dbr_type, offset, length in zip(
+            records["slot"].tolist(),
+            records["dbr_type"].tolist(),
+            places["offset"].tolist(),
+            places["length"].tolist(),
+            strict=True,
+        ):
+            self.metadata[slot] = (dbr_type, bytes(batch.data(offset, length)))
+
+    def forget_metadata(self, slots: npt.NDArray[np.integer]) -> None:
+        """The metadata of these PVs are not kept up to date any more, or not yet."""
+        if self.metadata:
+            for slot in slots.tolist():
+                self.metadata.pop(slot, None)
+
     def datum(self, slot: int) -> Datum:
         """DBR type, count and bytes of the last value of a PV, which is a string or an array."""
         last = self.last[slot]
@@ -136,6 +192,8 @@ class Table:
             slots = part["slot"]
             if kind == _CONNECTED:
                 self.forget(slots)
+                self.forget_metadata(slots)
+                self.doubts.forget(slots)
                 self.native_type[slots] = part["dbr_type"]
                 self.native_count[slots] = part["count"]
                 self.access[slots] = part["status"]

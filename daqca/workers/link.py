@@ -31,6 +31,9 @@ log = logging.getLogger("daqca.workers")
 ANSWER_LOST = message_number(ECA.TIMEOUT)
 _SMALL = 4
 _NOBODY = b""
+_IS_MONITORED = np.zeros(256, np.bool_)
+"""By kind: whether it is an event of a subscription."""
+_IS_MONITORED[[Kind.UPDATE, Kind.REFUSED, Kind.PROPERTY]] = True
 
 
 class WorkerLink(Asking):
@@ -293,7 +296,7 @@ class WorkerLink(Asking):
 
     def _wanted(self, records: Records) -> Records:
         """The events, less the updates of subscriptions that only other clients have."""
-        wanted = (records["kind"] != Kind.UPDATE) & (records["kind"] != Kind.REFUSED)
+        wanted = ~_IS_MONITORED[records["kind"]]
         for mask, column in self._masks.items():
             slots = records["slot"]
             inside = slots < len(column)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daqca.events import Kind, Records
+from daqca.link import asked
 
 _READ = np.uint8(Kind.READ)
 
@@ -23,7 +24,7 @@ class Route:
     left
         How many are not answered.
     mask
-        Not 0: the answers are to look like updates of subscriptions with this mask.
+        Not 0: the answers are to look like what subscriptions with this mask send.
     """
 
     __slots__ = ("client", "first", "left", "mask", "n", "token")
@@ -152,7 +153,7 @@ class Routes:
         if route.mask:
             records["token"][answers] = route.mask
             failed = answers & (records["kind"] == Kind.FAILED)
-            records["kind"][answers & ~failed] = Kind.UPDATE
+            records["kind"][answers & ~failed] = asked(route.mask)[2]
             if failed.any():  # what cannot be read has no value to update
                 records, answers = records[~failed], answers[~failed]
         else:
@@ -178,7 +179,7 @@ class Routes:
             if route.mask:
                 failed = records["kind"][rows] == Kind.FAILED
                 records["token"][rows] = route.mask
-                records["kind"][rows[~failed]] = Kind.UPDATE
+                records["kind"][rows[~failed]] = asked(route.mask)[2]
                 keep[rows[~failed]] = True
             else:
                 records["token"][rows] = places[mine] + np.uint32(route.token)

@@ -22,6 +22,7 @@ from daqca.ca.eca import ECA, message_number
 from daqca.ca.settings import Settings
 from daqca.errors import TransportError
 from daqca.events import EVENT, Batch, Kind, Reason, Records
+from daqca.link import asked
 from daqca.workers.requests import Code, check, doubles_of, slots_of
 from daqca.workers.routes import EVERYBODY, Route, Routes, is_answer
 from daqca.workers.sharing import NONE, Client, SharedNames, SharedSubscriptions, Slots
@@ -283,7 +284,7 @@ class Worker:
         connected = self.context.shard.channels.state[slots] == State.CONNECTED
         slots = slots[connected]  # the others get their subscription's first update when they connect
         if len(slots):
-            self.context.read(slots, self._route(len(slots), client, 0, mask))
+            self.context.read(slots, self._route(len(slots), client, 0, mask), asked(mask)[1])
 
     def _cancel(self, client: Client, request: Request) -> None:
         route = self._routes.cancel(client.id, request.arguments[0])
@@ -316,7 +317,7 @@ class Worker:
         shared = self._subscriptions.setdefault(mask, SharedSubscriptions())
         new, there = shared.use(slots)
         if len(new):
-            shared.opened(new, self.context.subscribe(new, mask, label=mask))
+            shared.opened(new, self.context.subscribe(new, *asked(mask), label=mask))
         self._read_as_updates(client, there, mask)
 
     def _unsubscribe(self, client: Client, request: Request) -> None:

@@ -81,6 +81,21 @@ def test_a_server_that_does_not_answer_in_time(ca: ModuleType, own_records: Reco
     assert nothing_under_way(chid)
 
 
+def test_a_get_leaves_what_another_thread_has_begun(ca: ModuleType, own_records: Records):
+    """Whichever way the waited get goes."""
+    chid = connected(own_records("free"))
+    ca.put(chid, 1, wait=True)
+    own_records.ioc.suspend()
+    assert ca.get(chid, wait=False) is None
+    waiting = Background(ca.get, chid, count=1, timeout=20)
+    eventually(lambda: len(chid.client.operations) == 2, "the other get is under way")
+    own_records.ioc.resume()
+    assert waiting.join().result == 1
+    assert ca.get_complete(chid, timeout=20) == 1
+    assert ca.get_complete(chid) is None
+    assert nothing_under_way(chid)
+
+
 @pytest.mark.parametrize("ending", ["free", "doubles"])
 def test_a_get_gives_no_late_answer_of_an_earlier_one(ca: ModuleType, own_records: Records, ending: str):
     chid = connected(own_records(ending))

@@ -132,8 +132,8 @@ def test_updates_lie_there(ca: ModuleType, ioc: SimIOC, records: Records, point_
 def test_where_callbacks_run(ca: ModuleType, ioc: SimIOC, point_at: Any, name: str):
     """In the calling thread, and nowhere but there."""
     point_at(ioc)
-    chid, calls, _ = watched(ca, ioc.prefix + "calc00002")
     output = connected(ioc.prefix + "ao00001")
+    chid, calls, _ = watched(ca, ioc.prefix + "calc00002")
     group = ca.sg_create()
     others = iter(range(3, 6))
 

@@ -14,11 +14,11 @@ from support.ca_records import Records, connected
 from support.recording import eventually
 
 from daqca.ca.eca import ECA
-from daqca.errors import CASeverityException
+from daqca.errors import CASeverityException, ChannelAccessException
 from daqca.sim import SimIOC
 
 any_ca, records = ca_records.ca, ca_records.records
-record_server = ca_records.record_server
+record_server, own_records = ca_records.record_server, ca_records.own_records
 
 
 @pytest.fixture
@@ -87,8 +87,8 @@ def test_a_detached_thread_gets_its_context_back(ca: ModuleType, records: Record
 def test_another_thread_reads_and_writes(ca: ModuleType, ioc: SimIOC, point_at: Any):
     """Channels of a context that its thread does not poll just now: without a callback in the wrong thread."""
     point_at(ioc)
-    _, calls, _ = watched(ca, ioc.prefix + "calc00006")
     output, missing = connected(ioc.prefix + "ao00002"), ca.create_channel(ioc.prefix + "no:such:record")
+    _, calls, _ = watched(ca, ioc.prefix + "calc00006")
     told = len(calls.values)
 
     def thread() -> None:
@@ -114,8 +114,8 @@ def test_another_thread_reads_and_writes(ca: ModuleType, ioc: SimIOC, point_at: 
 def test_another_thread_reads_while_this_one_polls(ca: ModuleType, ioc: SimIOC, point_at: Any):
     """Neither keeps the other waiting."""
     point_at(ioc)
-    _, calls, _ = watched(ca, ioc.prefix + "calc00007")
     output = connected(ioc.prefix + "ao00003")
+    _, calls, _ = watched(ca, ioc.prefix + "calc00007")
     missing = ca.create_channel(ioc.prefix + "no:such:record")
 
     def thread() -> float:
@@ -147,6 +147,30 @@ def test_another_thread_reads_while_this_one_polls(ca: ModuleType, ioc: SimIOC, 
     assert len(calls.values) > told + 2
     assert calls.wrong == []
     assert waiting.join().result is False
+
+
+@pytest.mark.parametrize("end", ["finalize_libca", "destroy_context"])
+def test_the_end_while_other_threads_wait(ca: ModuleType, own_records: Records, end: str):
+    """One of them reads just then. They give up, and are told so in the one way."""
+    for _ in range(15):
+        chid, missing = connected(own_records("double")), ca.create_channel(own_records("no:such:record"))
+        client = chid.client
+        own_records.ioc.suspend()
+        try:
+            calls = [
+                Background(ca.connect_channel, missing, timeout=60),
+                Background(ca.put, chid, 1, wait=True, timeout=60),
+            ]
+            eventually(lambda client=client: client._waits and len(client.operations), "both wait")  # type: ignore[misc]
+            begin = time.monotonic()
+            getattr(ca, end)()
+            for call in calls:
+                call.join(10)
+            assert time.monotonic() - begin < 5
+        finally:
+            own_records.ioc.resume()
+        assert (calls[0].error, calls[0].result) == (None, False)
+        assert isinstance(calls[1].error, ChannelAccessException), calls[1].error
 
 
 def test_a_preemptive_context_beside_one_without(any_ca: ModuleType, ioc: SimIOC, point_at: Any):

@@ -306,7 +306,7 @@ def test_a_callback_that_blocks_delays_no_table_and_no_sink(watcher: Engine):
 
 
 def test_what_a_slow_callback_misses_is_bounded_and_counted(watcher: Engine):
-    watcher._dispatcher.limit = 50
+    watcher.dispatcher.limit = 50
     gate, entered = threading.Event(), threading.Event()
     slow, direct = Seen(), Seen()
 
@@ -339,7 +339,7 @@ def test_what_a_slow_callback_misses_is_bounded_and_counted(watcher: Engine):
 
 
 def test_large_arrays_for_a_slow_callback_are_bounded_by_their_bytes(watcher: Engine):
-    watcher._dispatcher.limit_bytes = 5_000_000
+    watcher.dispatcher.limit_bytes = 5_000_000
     gate, entered = threading.Event(), threading.Event()
     slow, direct = Seen(), Seen()
 

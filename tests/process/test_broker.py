@@ -234,16 +234,16 @@ def test_heartbeats_get_through_a_full_backlog():
         assert collector.lost == port.publisher.dropped_events
 
 
-# Not fewer: libzmq counts also what a client has read and has not told the sender yet, and a busy machine delays that.
-@pytest.mark.parametrize("high_water", [8, 20])
-def test_a_slow_client_elsewhere_loses_counted_and_harms_nobody(high_water):
-    with running(clients=2, remote=True, client_messages=high_water) as (_, port, [(_, slow), (_, quick)]):
+def test_a_slow_client_elsewhere_loses_counted_and_harms_nobody():
+    # A mark that the quick one cannot reach: libzmq looks only each millisecond or so at what clients have read since,
+    # and then is told only after each half of the mark.
+    with running(clients=2, remote=True, client_messages=200) as (_, port, [(_, slow), (_, quick)]):
         slow.go.clear()
         sent = 0
-        for number in range(600):
+        for number in range(1000):
             n = 1 + number % 5
             sent += n
-            port.publisher.publish(TOPIC, MessageKind.BATCH, None, events(*range(n)), n, bytes(20_000))
+            port.publisher.publish(TOPIC, MessageKind.BATCH, None, events(*range(n)), n, bytes(100_000))
             wait_until(lambda sent=sent: quick.events + quick.lost == sent, "the quick one to have it")
         assert (quick.events, quick.lost, quick.gaps) == (sent, 0, 0)
         assert slow.events == 0

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from support import wire
 from support.clients import TestClient, sent, slots
 
-from daqca.ca.channels import State
-from daqca.ca.circuit import ECHO_TIMEOUT, CircuitState
+from daqca.ca.channels import Channels, State, Subscriptions
+from daqca.ca.circuit import ECHO_TIMEOUT, Circuit, CircuitState
+from daqca.ca.requests import Requests
 from daqca.errors import ProtocolError
 from daqca.events import Access, Kind, Reason
 from daqca.link import CTRL
@@ -425,3 +429,15 @@ def test_messages_that_no_server_sends(command: int, n: int) -> None:
     _, circuit = client.connect(1)
     with pytest.raises(ProtocolError, match=f"10.0.0.1:5064 sent message {command}"):
         client.feed_raising(circuit, wire.message(command, bytes(16)) * n)
+
+
+def test_a_circuit_that_is_let_go_is_gone_with_its_buffer() -> None:
+    """At once, and not when Python next looks for cycles: a server that comes and goes would fill the memory."""
+    circuit = Circuit(0, ("127.0.0.1", 5064), Channels(), Subscriptions(), Requests())
+    gone = weakref.ref(circuit)
+    gc.disable()
+    try:
+        del circuit
+        assert gone() is None
+    finally:
+        gc.enable()

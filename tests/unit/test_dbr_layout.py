@@ -79,3 +79,19 @@ def test_acknowledgements_and_the_class_name_are_no_numbers_of_a_row():
     assert dbr.plain(DBRType.PUT_ACKT) == dbr.plain(DBRType.PUT_ACKS) == DBRType.ENUM
     assert dbr.plain(DBRType.STSACK_STRING) == dbr.plain(DBRType.CLASS_NAME) == DBRType.STRING
     assert dbr.element(DBRType.STSACK_STRING) == np.dtype("S40")
+
+
+def test_padding_is_what_no_member_covers(in_c):
+    for name in {member[0] for member in in_c["member"]}:
+        members = [(int(offset), int(size)) for owner, _, offset, size in in_c["member"] if owner == name]
+        used = {at for offset, size in members for at in range(offset, offset + size)}
+        t = DBRType[name]
+        assert dbr.padding(t) == tuple(at for at in range(dbr.value_offset(t)) if at not in used), name
+    assert {t.name: dbr.padding(t) for t in DBRType if t >= DBRType.GR_STRING and dbr.padding(t)} == {
+        "GR_FLOAT": (6, 7),
+        "GR_CHAR": (18,),
+        "GR_DOUBLE": (6, 7),
+        "CTRL_FLOAT": (6, 7),
+        "CTRL_CHAR": (20,),
+        "CTRL_DOUBLE": (6, 7),
+    }

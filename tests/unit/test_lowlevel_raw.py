@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from daqca import ca
 from daqca import dbr as surface
-from daqca.ca.dbr import DTYPES, DBRType, element, value_offset
+from daqca.ca.dbr import DTYPES, DBRType, element, padding, value_offset
 from daqca.ca.lowlevel.raw import Raw, decode_string, metadata_of, raw_of, text_of, time_fields, value_of
+from daqca.ca.lowlevel.updates import known_of
 
 STRING, SHORT, FLOAT, ENUM, CHAR, LONG, DOUBLE = range(7)
 NUMERIC = (SHORT, FLOAT, ENUM, CHAR, LONG, DOUBLE)
@@ -290,3 +291,15 @@ def test_units_and_states_are_in_the_encoding_too(options):
         assert metadata_of(answer(ENUM + 28, [1], no_str=2, strs=states))["enum_strs"] == wanted
     # Eight bytes of units end in the middle of the last character.
     assert metadata_of(answer(DOUBLE + 28, [1], units="1234567µ".encode()[:8]))["units"] == "1234567"
+
+
+@pytest.mark.parametrize("ftype", range(21, 35))
+def test_what_servers_leave_in_the_padding_makes_no_difference(ftype):
+    """Else each update would be decoded anew, and kept."""
+    head = bytearray(answer(ftype, ["1"] if ftype % 7 == STRING else [1]).data)
+    for at in padding(ftype):
+        head[at] = 0x5A
+    clean = known_of(answer(ftype, ["1"] if ftype % 7 == STRING else [1]))
+    assert known_of(Raw(ftype, 1, None, bytes(head), 0, 0, 0)) is clean
+    head[3] += 1
+    assert known_of(Raw(ftype, 1, None, bytes(head), 0, 0, 0))["severity"] == clean["severity"] + 1

@@ -180,7 +180,7 @@ class Recorder:
         self.messages += sum(len(messages) for _, messages, _, _ in parts)
 
 
-def fill(stream: Stream, data: bytes, builder: BatchBuilder) -> None:
+def fill(stream: Stream, data: bytes, receiver: Recorder, builder: BatchBuilder) -> None:
     left = memoryview(data)
     while len(left):
         buffer = stream.get_buffer()
@@ -188,13 +188,13 @@ def fill(stream: Stream, data: bytes, builder: BatchBuilder) -> None:
         n = min(len(buffer), len(left))
         buffer[:n] = left[:n]
         left = left[n:]
-        stream.received(n, builder)
+        stream.received(n, receiver, builder)
 
 
 @given(streams(), st.integers(0, 100))
 def test_no_message_is_lost_or_seen_twice(messages: list[bytes], trailing: int) -> None:
     recorder = Recorder()
-    fill(Stream("it", recorder), b"".join(messages) + b"\0\1" * min(trailing, 7), BatchBuilder())
+    fill(Stream("it"), b"".join(messages) + b"\0\1" * min(trailing, 7), recorder, BatchBuilder())
     assert recorder.messages == len([m for message in messages for m in wire.parse(message)])
 
 
@@ -202,23 +202,28 @@ def test_no_message_is_lost_or_seen_twice(messages: list[bytes], trailing: int) 
 def test_a_payload_that_no_record_holds_is_refused_at_once(size: int) -> None:
     header = struct.pack(">HHHHIIII", wire.EVENT_ADD, 0xFFFF, 18, 0, 1, 0, size, size - 15)
     with pytest.raises(ProtocolError, match="more than any record holds"):
-        fill(Stream("it", Recorder()), header, BatchBuilder())
+        fill(Stream("it"), header, Recorder(), BatchBuilder())
 
 
 @pytest.mark.parametrize("command", [wire.WRITE_NOTIFY, wire.CREATE_CHAN, wire.ERROR, wire.ECHO, 0x4142])
 def test_a_large_payload_of_anything_but_a_value_is_refused(command: int) -> None:
     header = struct.pack(">HHHHIIII", command, 0xFFFF, 0, 0, 1, 0, LARGE + 8, 1)
     with pytest.raises(ProtocolError, match=f"the server it sent message {command}"):
-        fill(Stream("it", Recorder()), header, BatchBuilder())
+        fill(Stream("it"), header, Recorder(), BatchBuilder())
 
 
 def test_memory_grows_with_what_comes_not_with_what_is_announced() -> None:
     recorder = Recorder()
-    stream = Stream("it", recorder)
+    stream = Stream("it")
     builder = BatchBuilder()
     resident = _resident()
-    fill(stream, struct.pack(">HHHHIIII", wire.EVENT_ADD, 0xFFFF, 18, 0, 1, 0, 1 << 30, (1 << 30) - 15), builder)
-    fill(stream, bytes(1 << 20), builder)
+    fill(
+        stream,
+        struct.pack(">HHHHIIII", wire.EVENT_ADD, 0xFFFF, 18, 0, 1, 0, 1 << 30, (1 << 30) - 15),
+        recorder,
+        builder,
+    )
+    fill(stream, bytes(1 << 20), recorder, builder)
     assert _resident() - resident < 20 << 20
     assert recorder.messages == 0
 
@@ -229,14 +234,14 @@ def _resident() -> int:
 
 
 def test_memory_of_a_stream_is_its_buffer() -> None:
-    stream = Stream("it", Recorder())
+    stream = Stream("it")
     builder = BatchBuilder()
     data = b"".join(wire.update(i % 16, i) for i in range(5000))
-    fill(stream, data, builder)
+    fill(stream, data, Recorder(), builder)
     tracemalloc.start()
     try:
         for _ in range(5):
-            fill(stream, data, builder)
+            fill(stream, data, Recorder(), builder)
         assert tracemalloc.get_traced_memory()[0] < 100_000
     finally:
         tracemalloc.stop()

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 _CONNECTED = int(State.CONNECTED)
 _numbers = itertools.count(0x1000, 8)
-"""Numbers of channels: none is ever used twice in a process."""
+
+
+def channel_number() -> int:
+    """The number of a channel to come: none is ever used twice in a process."""
+    return next(_numbers)
+
 
 Callback = Callable[..., Any]
 ConnectionCallback = Callback
@@ -85,7 +90,7 @@ class Channel(chid_t):
     )
 
     def __init__(self, pvname: str, client: Client):
-        chid_t.__init__(self, next(_numbers))  # ctypes' metaclass has no part in super()
+        chid_t.__init__(self, channel_number())  # ctypes' metaclass has no part in super()
         self.pvname = pvname
         self.client = client
         self.slot = -1

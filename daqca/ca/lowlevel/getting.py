@@ -105,8 +105,6 @@ def get_with_metadata(
     if not _connected(channel, timeout):
         return None
     dbr_type = _type(channel, ftype)
-    if dbr_type < 0:
-        return None
     most = _at_most(channel, count)
     limit = _time_limit(timeout, most)
     asked = 1 if dbr_type == CLASS_NAME else most if count else 0
@@ -115,15 +113,29 @@ def get_with_metadata(
         earlier = channel.gets.get(dbr_type)
         if not wait and earlier is not None and earlier.will_do(asked):
             return None
-        operation = channel.gets[dbr_type] = Get(channel, dbr_type, asked)
+        operation = Get(channel, dbr_type, asked)
+        if not wait or earlier is None or earlier.done:  # else another thread's, which `get_complete` is to find
+            channel.gets[dbr_type] = operation
     channel.client.read(operation, asked, limit if wait else None)
     return _finish(operation, _Form(count, as_string, as_numpy), limit) if wait else None
 
 
+def type_of(channel: Channel, function: str) -> int:
+    """The DBR type of a channel that has connected, also if it was lost just now.
+
+    Parameters
+    ----------
+    function
+        Who asks: for the error, if another thread has cleared it.
+    """
+    with channel.lock:
+        return session.channel(channel, function).last_type
+
+
 def _type(channel: Channel, ftype: int | None) -> int:
-    """The DBR type to ask for; -1 if that is the channel's own and not known, for it was lost just now."""
+    """The DBR type to ask for."""
     if ftype is None:
-        return channel.native_type
+        return type_of(channel, "get")
     dbr_type = operator.index(ftype)
     if not 0 <= dbr_type <= CLASS_NAME:
         raise CASeverityException("get", f"{eca.message(ECA.BADTYPE)}: {dbr_type}, for {channel.pvname}")
@@ -224,7 +236,7 @@ def answered(operation: Get) -> Raw | None:
     channel = operation.channel
     if operation.status in _GONE or not operation.status:
         return None
-    form = "" if operation.dbr_type == channel.native_type else f" as {Name(operation.dbr_type)}"
+    form = "" if operation.dbr_type == channel.last_type else f" as {Name(operation.dbr_type)}"
     raise ChannelAccessGetFailure(
         f"cannot get {channel.pvname}{form}: its server answered: {eca.message(operation.status)}",
         channel,
@@ -236,7 +248,7 @@ def _variant(chid: Chid, timeout: float, use_time: bool = False, use_ctrl: bool 
     channel = session.channel(chid, "get")
     if not _connected(channel, timeout):
         return None
-    ftype = promote_fieldtype(channel.native_type, use_time, use_ctrl)
+    ftype = promote_fieldtype(type_of(channel, "get"), use_time, use_ctrl)
     info = get_with_metadata(channel, ftype, 1, True, timeout)
     if info is not None:
         del info["value"]
@@ -280,7 +292,7 @@ def get_precision(chid: Chid) -> int | None:
     channel = session.channel(chid, "get_precision")
     if not _connected(channel, None):
         return None
-    if channel.native_type not in _FLOATS:
+    if type_of(channel, "get_precision") not in _FLOATS:
         return 0
     known = get_ctrlvars(channel)
     return None if known is None else known.get("precision")
@@ -289,7 +301,7 @@ def get_precision(chid: Chid) -> int | None:
 def get_enum_strings(chid: Chid) -> tuple[str, ...] | None:
     """The names of the states of an enum; None if the channel is no enum, has none, or does not answer."""
     channel = session.channel(chid, "get_enum_strings")
-    if not _connected(channel, None) or channel.native_type != _ENUM:
+    if not _connected(channel, None) or type_of(channel, "get_enum_strings") != _ENUM:
         return None
     known = get_ctrlvars(channel)
     return None if known is None else known.get("enum_strs")

@@ -13,7 +13,7 @@ from daqca.ca.lowlevel.channel import Channel
 from daqca.ca.lowlevel.channels import Chid
 from daqca.ca.lowlevel.checks import PySEVCHK
 from daqca.ca.lowlevel.client import Client
-from daqca.ca.lowlevel.getting import answered
+from daqca.ca.lowlevel.getting import answered, type_of
 from daqca.ca.lowlevel.operations import Get, Put
 from daqca.ca.lowlevel.putting import encode, ready
 from daqca.ca.lowlevel.raw import Raw
@@ -92,7 +92,7 @@ class Data:
         self.ftype = ftype
         self.as_numpy = as_numpy
         self.as_string = as_string
-        self.most = channel.native_count
+        self.most = channel.last_count
         self.operation: Get | None = None
 
     def send(self) -> Get | None:
@@ -228,7 +228,7 @@ def sg_get(
             f"sg_get() timed out waiting for {channel.pvname!r} to connect "
             f"({surface.DEFAULT_CONNECTION_TIMEOUT:g} seconds)"
         )
-    wanted = channel.native_type if ftype is None else ftype
+    wanted = type_of(channel, "sg_get") if ftype is None else ftype
     if not isinstance(wanted, int) or not 0 <= wanted <= CLASS_NAME:
         raise CASeverityException("sg_get", f"{message(ECA.BADTYPE)}: {wanted!r} for {channel.pvname}")
     data = Data(channel, wanted, as_numpy, as_string)
@@ -246,7 +246,7 @@ def sg_put(gid: Group | int, chid: Chid, value: Any) -> int:
     """
     group = _group(gid, "sg_put")
     channel = session.channel(chid, "sg_put")
-    ready(channel, "sg_put")
+    ready(channel, "sg_put", value)
     group.waiting.append(_Write(channel, encode(channel, value)))
     return int(ECA.NORMAL)
 

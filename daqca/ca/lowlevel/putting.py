@@ -34,6 +34,7 @@ from daqca.errors import (
 )
 
 PutCallback = Callable[..., Any]
+States = tuple[str, ...]
 TIMED_OUT = -1
 DEFAULT_TIMEOUT = 30.0
 _STATES_TIMEOUT = 1.0
@@ -185,45 +186,63 @@ def encode(channel: Channel, value: Any, ftype: int | None = None) -> Encoded:
         return encode_as(value, ftype, count, channel.pvname, surface.IOENCODING)
     encoded = encode_value(value, native, count, channel.pvname, surface.IOENCODING)
     if native == DBRType.ENUM and encoded[0] == DBRType.STRING:
-        return _encode_states(channel, value, encoded)
+        return encode_states(value, encoded, channel.last_count, channel.pvname, channel.states, partial(_ask, channel))
     return encoded
 
 
-def _encode_states(channel: Channel, value: Any, encoded: Encoded) -> Encoded:
+def _ask(channel: Channel) -> States | None:
+    try:
+        known = get_ctrlvars(channel, _STATES_TIMEOUT)
+    except ChannelAccessGetFailure:
+        return None
+    if known is not None:
+        channel.states = known.get("enum_strs", ())
+    return None if known is None else channel.states
+
+
+def encode_states(
+    value: Any, encoded: Encoded, most: int, pvname: str, states: States | None, ask: Callable[[], States | None]
+) -> Encoded:
     """Text for an enum: names of its states go as they are, and the numbers that a text says as numbers.
 
     The server would refuse what it does not know; but who does not wait would never hear of it.
+
+    Parameters
+    ----------
+    value, encoded
+        What is to be written, and what `daqca.ca.conversion.encode_value` made of it.
+    most
+        How many elements the PV can have.
+    states
+        What is known of the states, perhaps from long ago; None: nothing.
+    ask
+        Asks the server for them; None: it does not tell.
     """
     payload = encoded[2]
     texts = [payload[i : i + MAX_STRING_SIZE].rstrip(b"\0") for i in range(0, len(payload), MAX_STRING_SIZE)]
-    states = channel.states
     if not states or not all(is_state(text, states) for text in texts):
-        try:
-            known = get_ctrlvars(channel, _STATES_TIMEOUT)
-        except ChannelAccessGetFailure:
-            known = None
-        if known is None:
+        states = ask()
+        if states is None:
             return encoded
-        states = channel.states = known.get("enum_strs", ())
     if not states:
-        return encode_as(value, DBRType.ENUM, channel.last_count, channel.pvname, surface.IOENCODING)
+        return encode_as(value, DBRType.ENUM, most, pvname, surface.IOENCODING)
     wrong = [decode_string(text) for text in texts if not is_state(text, states)]
     if not wrong:
         return encoded
     numbers = [number for text in texts if (number := _number(text)) is not None]
     if len(numbers) == len(texts) and 0 <= min(numbers) <= max(numbers) < len(states):
-        return encode_value(numbers, DBRType.ENUM, channel.last_count, channel.pvname)
+        return encode_value(numbers, DBRType.ENUM, most, pvname)
     if len(states) >= MAX_ENUM_STATES:  # a menu may have more choices than Channel Access tells
         return encoded
     raise ConversionError(
-        f"{attempt(value, DBRType.ENUM, channel.last_count, channel.pvname)}: {wrong[0]!r} is none of its states, "
+        f"{attempt(value, DBRType.ENUM, most, pvname)}: {wrong[0]!r} is none of its states, "
         f"which are {', '.join(map(repr, states))}",
-        pvname=channel.pvname,
+        pvname=pvname,
         operation="put",
     )
 
 
-def is_state(text: bytes, states: tuple[str, ...]) -> bool:
+def is_state(text: bytes, states: States) -> bool:
     """Whether a text is the name of a state, of which Channel Access tells 25 bytes at most."""
     told = MAX_ENUM_STRING_SIZE - 1
     return decode_string(text) in states or (len(text) > told and decode_string(text[:told]) in states)
@@ -278,19 +297,22 @@ class _Caller:
         self._call()
 
     def _call(self) -> None:
-        callback, data, status = self._callback, self._data, self._status
-        given = {"data": data}
-        more: dict[str, Any] = {} if status is None or status == ECA.NORMAL else {"status": int(status)}
-        if more or isinstance(data, dict):
-            names, takes_all = _parameters(callback)
-            if isinstance(data, dict):  # PyEpics gives what is in it
-                more = {**{name: item for name, item in data.items() if isinstance(name, str)}, **more}
-                if "data" not in names and not takes_all:
-                    given = {}
-            more = {name: more[name] for name in more.keys() - {"pvname", "data"} if takes_all or name in names}
-            if more:
-                callback = partial(callback, **more)
-        self._channel.client.guard(callback, pvname=self._channel.pvname, **given)
+        given = arguments(self._callback, self._data, self._status)
+        self._channel.client.guard(self._callback, pvname=self._channel.pvname, **given)
+
+
+def arguments(callback: PutCallback, data: Any, status: int | None) -> dict[str, Any]:
+    """The keywords that a put's callback is given beside ``pvname``: see `put`."""
+    given: dict[str, Any] = {"data": data}
+    more: dict[str, Any] = {} if status is None or status == ECA.NORMAL else {"status": int(status)}
+    if more or isinstance(data, dict):
+        names, takes_all = _parameters(callback)
+        if isinstance(data, dict):  # PyEpics gives what is in it
+            more = {**{name: item for name, item in data.items() if isinstance(name, str)}, **more}
+            if "data" not in names and not takes_all:
+                given = {}
+        given.update({name: more[name] for name in more.keys() - {"pvname", "data"} if takes_all or name in names})
+    return given
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[set[str], bool]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import daqca.ca as surface
 from daqca.ca.eca import ECA
-from daqca.ca.lowlevel.channel import Channel
+from daqca.ca.lowlevel.channel import Channel, channel_number
 from daqca.ca.lowlevel.client import Client
 from daqca.dbr import chid_t
 from daqca.errors import ChannelAccessException
@@ -90,6 +90,8 @@ class Session:
         self.was_begun = False
         self.lock = threading.RLock()
         self._thread = _Attachment()
+        self._promised: dict[int, str] = {}
+        self._numbers: dict[str, int] = {}
 
     # --- the current context --------------------------------------------------------------------
 
@@ -257,11 +259,21 @@ class Session:
             )
         else:
             found = self.channels.get(int(chid))
+            if found is None and int(chid) in self._promised:
+                found = surface.create_channel(self._promised[int(chid)])
         if found is None:
             raise ChannelAccessException(f"{function}: {int(chid)} is no channel id, or its channel was cleared")
         if found.is_cleared:
             raise ChannelAccessException(f"{function}: the channel {found.pvname} was cleared; create it again")
         return found
+
+    def promise(self, pvname: str) -> int:
+        """A number that means the channel of this name, which is created when a function is given the number."""
+        number = self._numbers.get(pvname)
+        if number is None:
+            number = self._numbers[pvname] = channel_number()
+            self._promised[number] = pvname
+        return number
 
     # --- fork -----------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from daqca.ca.dbr import value_offset
+from daqca.ca.dbr import padding, value_offset
 from daqca.ca.eca import ECA
 from daqca.ca.lowlevel.raw import Raw, metadata_of, raw_of, value_of
 from daqca.ca.lowlevel.subscription import TIME, Subscription
@@ -31,6 +31,9 @@ _UPDATE, _NORMAL = int(Kind.UPDATE), int(ECA.NORMAL)
 _NO_ALARM = {"status": _NORMAL}
 _FLOAT, _CHAR, _DOUBLE = 2, 4, 6
 _FIRST_GR, _LAST_CTRL = 21, 34
+
+_PADDING = {ftype: padding(ftype) for ftype in range(_FIRST_GR, _LAST_CTRL + 1)}
+"""Where servers send what happened to be in their memory."""
 
 _Number = tuple[int, float, int, int, int, float, float, int]
 """Token, value, DBR type, status, severity, and the time in its three forms (see `raw.time_fields`)."""
@@ -205,7 +208,7 @@ def call_back(subscription: Subscription, row: tuple[Any, ...], data: memoryview
                 chid=subscription.chid,
                 ftype=raw.ftype,
                 count=raw.count,
-                **(_known(raw) or _NO_ALARM),
+                **(known_of(raw) or _NO_ALARM),
             )
     except FAILURES:
         failed(callback, subscription.pvname)
@@ -213,10 +216,14 @@ def call_back(subscription: Subscription, row: tuple[Any, ...], data: memoryview
         subscription.caller = 0
 
 
-def _known(raw: Raw) -> Mapping[str, Any]:
-    if _FIRST_GR <= raw.ftype <= _LAST_CTRL:
-        return _known_of_head(raw.ftype, bytes(raw.data[: value_offset(raw.ftype)]))
-    return metadata_of(raw)
+def known_of(raw: Raw) -> Mapping[str, Any]:
+    """`metadata_of`; a mapping that is not to be changed, and the same one for the same of a GR or CTRL type."""
+    if not _FIRST_GR <= raw.ftype <= _LAST_CTRL:
+        return metadata_of(raw)
+    head = bytearray(raw.data[: value_offset(raw.ftype)])
+    for at in _PADDING[raw.ftype]:
+        head[at] = 0
+    return _known_of_head(raw.ftype, bytes(head))
 
 
 @lru_cache(maxsize=4096)

@@ -1,0 +1,141 @@
+"""What an engine does with one slot at a time: what `Engine.get`, `Engine.put` and PV objects are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from daqca.engine.deliver import Delivery
+from daqca.engine.reads import give_up
+from daqca.engine.table import ChannelState, Table
+from daqca.engine.waits import ConnectWait, Progress, wait_all
+from daqca.errors import ChannelError, EngineClosedError
+from daqca.link import AUTO, Link
+from daqca.operations import One
+from daqca.reading import Reading
+
+Slots = npt.NDArray[np.uint32]
+
+
+class Slotwise:
+    """The part of an `Engine` that knows slots and no names.
+
+    Attributes
+    ----------
+    table
+        What is known of every channel. Its columns may be read without a lock; see `daqca.engine.table.Table`.
+    lock
+        Held while anything in the table changes; taken inside the lock of a link, never around it.
+    is_closed
+        Whether it was closed.
+    """
+
+    table: Table
+    lock: AbstractContextManager[Any]
+    is_closed: bool
+    _is_forked: bool
+    _delivery: Delivery
+    _links: list[Link]
+    _shard_of: npt.NDArray[np.uint8]
+    _local: Slots
+
+    def _check_open(self) -> None:
+        if self._is_forked:
+            raise EngineClosedError(
+                "this engine belongs to the process that made it, and is closed in this child of a fork; make a new one"
+            )
+        if self.is_closed:
+            raise EngineClosedError("this engine is closed; make a new one")
+
+    def wait_connected(
+        self,
+        slots: Slots,
+        timeout: float,
+        progress: Progress | None = None,
+        more: Callable[[], None] | None = None,
+    ) -> None:
+        """Wait until these slots are connected, at most `timeout` seconds; see `connect`."""
+        if (self.table.state[slots] == ChannelState.CONNECTED).all():
+            return
+        wait = ConnectWait(slots, self.table)
+        with self._delivery.waiting(wait):
+            wait_all([wait], timeout, lambda: len(slots) - wait.missing(), len(slots), progress, more)
+        self._check_open()
+
+    def begin_ask(self, slot: int, operation: One, dbr_type: int = AUTO) -> None:
+        """Read one slot, once it is connected, and have the operation told."""
+        self._check_open()
+        self._links[self._shard_of[slot]].read(self._local[slot : slot + 1], operation, dbr_type)
+
+    def ask(self, slot: int, timeout: float, dbr_type: int = AUTO, count: int = 0) -> One:
+        """Read one slot from its server, waiting at most `timeout` seconds; returns what came, if it did.
+
+        Parameters
+        ----------
+        dbr_type, count
+            What to ask for: `daqca.link.AUTO` or `daqca.link.CTRL`, and how many elements (0: all there are).
+        """
+        self._check_open()
+        link = self._links[self._shard_of[slot]]
+        operation = One()
+        try:
+            if dbr_type == AUTO and not count:
+                link.read_one(int(self._local[slot]), operation, timeout)
+            else:
+                link.read(self._local[slot : slot + 1], operation, dbr_type, count)
+                operation.wait(timeout)
+        finally:  # a Ctrl-C too gives it up
+            if not operation.done:
+                give_up(link, operation)
+        if operation.row is None:
+            self._check_open()
+        return operation
+
+    def last(self, slot: int) -> tuple[Any, ...] | None:
+        """What is known of a slot from its monitors: a row in the order of `daqca.events.Event`, with the value as its
+        user gets it; None if nothing is.
+        """
+        return self._delivery.last(slot)
+
+    def reading(self, name: str, slot: int, operation: One) -> Reading:
+        """What `ask` brought; raises what it means if it did not, as `get` does."""
+        return self._delivery.reading(name, slot, operation)
+
+    def refresh(self, operation: One, serial: int | None) -> None:
+        """What `ask` brought is the last value of a PV that is monitored: see `daqca.engine.table.Table.refresh`."""
+        if operation.row is not None and operation.batch is not None:
+            with self.lock:
+                self.table.refresh(operation.row, operation.batch, serial)
+
+    def error(self, name: str, slot: int, operation: str, row: tuple[object, ...] | None = None) -> ChannelError:
+        """What it means that a get or put of one slot was answered with a failure (its row), or not at all."""
+        return self._delivery.error(name, slot, operation, row)
+
+    def write(self, slot: int, encoded: tuple[int, int, bytes], operation: One | None, timeout: float = 0.0) -> None:
+        """Write one slot; with an operation the server confirms it, and this waits at most `timeout` seconds for it.
+
+        Parameters
+        ----------
+        encoded
+            DBR type, count and bytes: see `daqca.ca.conversion.encode_value`.
+        """
+        self._check_open()
+        self._links[self._shard_of[slot]].write_one(int(self._local[slot]), *encoded, operation, timeout)
+
+    def give_up(self, slot: int, operation: One) -> None:
+        """What was asked of a slot, or written to it, is waited for no more."""
+        give_up(self._links[self._shard_of[slot]], operation)
+
+    def confirmed(self, slot: int) -> None:
+        """A put was confirmed: see `daqca.engine.doubts`."""
+        with self.lock:
+            if self.table.kinds.item(slot):
+                self.table.doubts.doubt(slot)
+
+    def waiting(self, wait: ConnectWait) -> AbstractContextManager[None]:
+        """Have `wait` looked at whenever channels connect, in a ``with`` block."""
+        return self._delivery.waiting(wait)

@@ -1,0 +1,386 @@
+"""The PVs of one engine: what begins when they are made, what they monitor, and whose callbacks an event is for.
+
+Values are kept nowhere but in the engine's table; here is only who wants to be told of what.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+import daqca.ca as ca
+from daqca.dispatcher import Dispatcher
+from daqca.engine.table import ChannelState
+from daqca.events import ALL_SLOTS, Batch, BatchBuilder, Kind, is_number, pick
+from daqca.link import METADATA
+from daqca.operations import Waiter
+from daqca.reading import UNKNOWN_TYPE
+
+if TYPE_CHECKING:
+    from daqca.engine import Engine
+    from daqca.proxies.channel import ChannelProxy
+    from daqca.pv_proxy import PV
+
+Slots = npt.NDArray[np.uint32]
+Counts = npt.NDArray[np.int32]
+
+_UPDATE, _CONNECTED, _LOST = int(Kind.UPDATE), int(Kind.CONNECTED), int(Kind.LOST)
+_IS_CONNECTED = int(ChannelState.CONNECTED)
+_VALUES, _CHANGES = 1, 2
+"""What the PVs of a slot want to be told of."""
+GATHERING = 0.001
+"""Seconds for which new PVs are gathered, so that they are searched and monitored together."""
+
+
+_making = threading.Lock()
+
+
+def watch_of(engine: Engine) -> Watch:
+    """The watch of an engine, made at its first use."""
+    watch = engine.watch
+    if watch is None:
+        with _making:
+            watch = engine.watch
+            if watch is None:
+                watch = engine.watch = Watch(engine, engine.dispatcher)
+    return watch  # type: ignore[no-any-return]
+
+
+LONGEST_PAUSE = 0.1
+"""Seconds after which somebody who waits for a condition looks again though nothing was heard."""
+
+
+class Users:
+    """Who wants a slot monitored with one mask, by slot.
+
+    Attributes
+    ----------
+    always
+        How many PVs want it, whatever it is.
+    if_short
+        How many want it if it has less than ``ca.AUTOMONITOR_MAXLENGTH`` elements.
+    is_on
+        Whether it is.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.always: Counts = np.zeros(capacity, np.int32)
+        self.if_short: Counts = np.zeros(capacity, np.int32)
+        self.is_on: npt.NDArray[np.bool_] = np.zeros(capacity, np.bool_)
+
+    def grow(self, capacity: int) -> None:
+        """Make room."""
+        for name in ("always", "if_short", "is_on"):
+            setattr(self, name, _grown(getattr(self, name), capacity))
+
+
+def _grown(column: npt.NDArray[Any], capacity: int) -> npt.NDArray[Any]:
+    if capacity <= len(column):
+        return column
+    grown = np.zeros(capacity, column.dtype)
+    grown[: len(column)] = column
+    return grown
+
+
+class Watch:
+    """The PVs of one engine. It is a sink: see `daqca.engine.Sink`.
+
+    Parameters
+    ----------
+    engine
+        The engine.
+    callbacks
+        The dispatcher that runs users' callbacks.
+    """
+
+    def __init__(self, engine: Engine, callbacks: Dispatcher):
+        self.engine = engine
+        self.callbacks = callbacks
+        self._feed = engine.feed(self)
+        # Channels and monitors begin on a thread of their own: a callback may take its time.
+        self._work = Dispatcher(name="daqca-pvs")
+        self._beginning = threading.RLock()
+        self._adding = threading.Lock()
+        self._new: list[PV] = []
+        self._released: deque[tuple[int, int, bool, bool]] = deque()
+        self._users: dict[int, Users] = {}
+        self._is_joined: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
+        self._wanted: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
+        self._arrived: npt.NDArray[np.float64] | None = None
+        self._listeners: dict[int, tuple[PV, ...]] = {}
+        self._waits: list[Waiter] = []
+        self._hosts: dict[int, str] = {}
+
+    # --- PVs come and go ------------------------------------------------------------------------
+
+    def add(self, pv: PV) -> None:
+        """A PV was made: it begins soon, with all that are made meanwhile."""
+        with self._adding:
+            self._new.append(pv)
+            is_first = len(self._new) == 1
+        if is_first:
+            self._work.call(self._begin_soon)
+
+    def _begin_soon(self) -> None:
+        time.sleep(GATHERING)
+        if not self.engine.is_closed:
+            self.begin()
+
+    def begin(self) -> None:
+        """Have all begin that are new: their channels are searched, and what they want is monitored."""
+        with self._beginning:
+            with self._adding:
+                new, self._new = self._new, []
+            if new:
+                slots = self.engine.slots([pv.pvname for pv in new])
+                self._make_room()
+                for pv, slot in zip(new, slots.tolist(), strict=True):
+                    pv._slot = slot
+                    pv._table = self.engine.table
+                self._join(np.unique(slots))
+                for pv in new:
+                    if pv._has_listeners():
+                        self.listen(pv, greet=True)
+                self._count(new, slots)
+            self._release()
+
+    def _make_room(self) -> None:
+        capacity = self.engine.table.capacity
+        self._is_joined = _grown(self._is_joined, capacity)
+        with self.engine.lock:
+            self._wanted = _grown(self._wanted, capacity)
+            if self._arrived is not None:
+                self._arrived = _grown(self._arrived, capacity)
+        for users in self._users.values():
+            users.grow(capacity)
+
+    def _join(self, slots: Slots) -> None:
+        slots = slots[~self._is_joined[slots]]
+        if len(slots):
+            self._is_joined[slots] = True
+            self._feed.add(slots)
+
+    def _count(self, pvs: Sequence[PV], slots: Slots) -> None:
+        """These PVs want what they want."""
+        wishes: dict[tuple[int, bool], list[int]] = {}
+        for i, pv in enumerate(pvs):
+            if pv._mask:
+                wishes.setdefault((pv._mask, pv._if_short), []).append(i)
+            if pv._has_metadata:
+                wishes.setdefault((METADATA, False), []).append(i)
+        for (mask, if_short), places in sorted(wishes.items(), reverse=True):  # metadata first: callbacks need them
+            self.want(slots[places], mask, if_short, 1)
+
+    def want(self, slots: Slots, mask: int, if_short: bool, change: int) -> None:
+        """One more (or less) wants these slots monitored; a slot may occur more than once."""
+        with self._beginning:
+            users = self._users.get(mask)
+            if users is None:
+                users = self._users[mask] = Users(self.engine.table.capacity)
+            np.add.at(users.if_short if if_short else users.always, slots, change)
+            self._settle(mask, users, np.unique(slots))
+
+    def _settle(self, mask: int, users: Users, slots: Slots) -> None:
+        """Begin and end monitors as they are wanted now."""
+        table = self.engine.table
+        short = table.native_count[slots] < ca.AUTOMONITOR_MAXLENGTH
+        short &= table.native_type[slots] != UNKNOWN_TYPE
+        wanted = (users.always[slots] > 0) | ((users.if_short[slots] > 0) & short)
+        begins, ends = wanted & ~users.is_on[slots], ~wanted & users.is_on[slots]
+        if begins.any():
+            self._feed.monitor(slots[begins], mask)
+            users.is_on[slots[begins]] = True
+        if ends.any():
+            users.is_on[slots[ends]] = False
+            self._feed.end(slots[ends], mask)
+
+    def is_on(self, slot: int, mask: int) -> bool:
+        """Whether a slot is monitored with this mask."""
+        users = self._users.get(mask)
+        return users is not None and slot < len(users.is_on) and users.is_on.item(slot)
+
+    def gone(self, pv: PV) -> None:
+        """A PV is no more: what it wanted ends in time. Called in any thread, with any lock held."""
+        self._released.append((pv._slot, pv._mask, pv._if_short, pv._has_metadata))
+
+    def _release(self) -> None:
+        while self._released:
+            slot, mask, if_short, has_metadata = self._released.popleft()
+            slots = np.array([slot], np.uint32)
+            if mask:
+                self.want(slots, mask, if_short, -1)
+            if has_metadata:
+                self.want(slots, METADATA, False, -1)
+
+    def count_arrivals(self) -> None:
+        """Take note of when updates arrive: some form of PV tells that as its timestamp."""
+        with self.engine.lock:
+            if self._arrived is None:
+                self._arrived = np.zeros(self.engine.table.capacity, np.float64)
+
+    def arrived(self, slot: int) -> float:
+        """When the last update of a slot arrived, in seconds since the Unix epoch; 0 if that is not known."""
+        return self._arrived.item(slot) if self._arrived is not None and slot < len(self._arrived) else 0.0
+
+    def host(self, slot: int) -> str | None:
+        """The server of a slot, ``address:port``; None if it is on none. Asked for all at once, and kept."""
+        host = self._hosts.get(slot)
+        if host is None and self.engine.table.state.item(slot) == _IS_CONNECTED:
+            with self.engine.lock:
+                slots = np.fromiter(self._listeners.keys() | {slot}, np.uint32)
+                slots = slots[self.engine.table.state[slots] == _IS_CONNECTED]
+            known = self._hosts
+            new = np.array([one for one in slots.tolist() if one not in known], np.uint32)
+            known.update(zip(new.tolist(), self.engine.hosts(new), strict=True))
+            host = known.get(slot)
+        return host or None
+
+    # --- callbacks ------------------------------------------------------------------------------
+
+    def listen(self, pv: PV, greet: bool = False) -> None:
+        """Tell a PV of what it has callbacks for, from now on.
+
+        Parameters
+        ----------
+        greet
+            Tell it also how things are now.
+        """
+        with self._beginning, self.engine.lock:
+            slot = pv._slot
+            listeners = self._listeners.get(slot, ())
+            if not any(other is pv for other in listeners):
+                self._listeners[slot] = (*listeners, pv)
+            self._wanted[slot] |= _CHANGES | (_VALUES if pv._wants_values() else 0)
+            if greet and self.engine.table.state.item(slot) == _IS_CONNECTED:
+                self.callbacks.put(partial(self._tell, (pv,)), self._present(pv))
+
+    def _present(self, pv: PV) -> Batch:
+        """How things are with a PV that is connected, as events. The caller holds the engine's lock."""
+        slot, table, builder = pv._slot, self.engine.table, BatchBuilder()
+        native, count, access = (column.item(slot) for column in (table.native_type, table.native_count, table.access))
+        builder.rows.append((slot, _CONNECTED, native, access, 0, time.time_ns(), 0.0, count, 0))
+        if self.is_on(slot, pv._mask) and table.kinds.item(slot):
+            row = table.last[slot].item()
+            value = row[6] if is_number(row[1], row[2], row[7]) else builder.store(table.datum(slot)[2])
+            builder.rows.append((slot, _UPDATE, *row[2:6], value, row[7], pv._mask))
+        return builder.build()
+
+    def ignore(self, pv: PV) -> None:
+        """Tell a PV nothing any more."""
+        with self._beginning, self.engine.lock:
+            slot = pv._slot
+            left = tuple(other for other in self._listeners.get(slot, ()) if other is not pv)
+            if left:
+                self._listeners[slot] = left
+            else:
+                self._listeners.pop(slot, None)
+            if slot < len(self._wanted):
+                self._wanted[slot] = _CHANGES * bool(left) | _VALUES * any(other._wants_values() for other in left)
+
+    def deliver(self, batch: Batch) -> None:
+        """See `daqca.engine.Sink.deliver`."""
+        records = batch.records
+        kinds, slots = records["kind"], records["slot"]
+        updates = kinds == _UPDATE
+        wanted = self._wanted
+        inside = slots < len(wanted)
+        places = slots if inside.all() else np.where(inside, slots, 0)
+        if self._arrived is not None and updates.any():
+            self._arrived[places[updates]] = time.time()
+        if not updates.all():
+            connected = slots[kinds == _CONNECTED]
+            if len(connected):
+                self._work.call(partial(self._connected, connected.copy()))
+        told = inside & ((wanted[places] & np.where(updates, _VALUES, _CHANGES)) != 0)
+        told |= (kinds == _LOST) & (slots == ALL_SLOTS)
+        if told.any():
+            part = batch if told.all() else Batch(pick(records, told), batch.block)
+            self.callbacks.put(self._tell_listeners, part)
+        if self._waits:
+            waits, self._waits = self._waits, []
+            for wait in waits:
+                wait.complete()
+
+    def _connected(self, slots: Slots) -> None:
+        """Channels are connected, and so one knows how long they are."""
+        for slot in slots.tolist():
+            self._hosts.pop(slot, None)
+        with self._beginning:
+            for mask, users in self._users.items():
+                inside = slots[slots < len(users.if_short)]
+                asked = np.unique(inside[users.if_short[inside] > 0])
+                if len(asked):
+                    self._settle(mask, users, asked)
+
+    def _tell_listeners(self, batch: Batch) -> None:
+        listeners = self._listeners
+        for event in batch:
+            for pv in listeners.get(event.slot, ()):
+                self._tell_one(pv, event, batch)
+
+    def _tell(self, pvs: Sequence[PV], batch: Batch) -> None:
+        for event in batch:
+            for pv in pvs:
+                self._tell_one(pv, event, batch)
+
+    def _tell_one(self, pv: PV, event: Any, batch: Batch) -> None:
+        try:
+            if event.kind != _UPDATE:
+                pv._on_change(event)
+            elif event.token == pv._mask:
+                pv._on_update(event, batch)
+        except Exception:
+            self.callbacks.raised(f"a callback of {pv.pvname} raised; it stays installed")
+
+    def guard(self, pv: ChannelProxy, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
+        """Call a user's function; that it raised is logged and counted."""
+        try:
+            function(*args, **kwargs)
+        except (Exception, SystemExit):
+            self.callbacks.raised(f"the callback {function} of {pv.pvname} raised; it stays installed")
+
+    # --- waiting --------------------------------------------------------------------------------
+
+    def _next_change(self) -> Waiter:
+        """Done when anything more is known of any PV."""
+        wait = Waiter()
+        with self.engine.lock:
+            self._waits.append(wait)
+        return wait
+
+    def wait_for(self, condition: Callable[[], Any], timeout: float) -> Any:
+        """See `Engine.wait_for`."""
+        self.begin()
+        deadline = time.monotonic() + timeout
+        wait = self._next_change()
+        try:
+            while True:
+                found = condition()
+                left = deadline - time.monotonic()
+                if found or left <= 0 or self.engine.is_closed:
+                    return found
+                if wait.wait(min(left, LONGEST_PAUSE)):
+                    wait = self._next_change()
+        finally:
+            with self.engine.lock:
+                self._waits = [other for other in self._waits if other is not wait]
+
+    def forked(self) -> None:
+        """In the child of a fork: nothing is left of it."""
+        self._beginning, self._adding = threading.RLock(), threading.Lock()
+        self._work.forked()
+        self._listeners.clear()
+
+    def close(self) -> None:
+        """The engine is closed."""
+        self._work.close(quietly=True)
+        with self.engine.lock:
+            for wait in self._waits:
+                wait.complete()
