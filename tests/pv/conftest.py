@@ -1,0 +1,38 @@
+"""What the tests of PV objects share: each runs over an engine in this process and over one with two workers.
+
+PVs and functions that name no engine use that of the test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from support.ca_records import Records, own_records, record_server, records
+from support.engines import MakeEngine, make_engine
+
+from daqca import Engine
+from daqca.engine.default import use_engine
+from daqca.proxies.cache import cache
+
+__all__ = ["make_engine", "own_records", "record_server", "records"]
+
+
+@pytest.fixture
+def engine(records: Records, make_engine: MakeEngine) -> Iterator[Engine]:
+    """The engine of the test; it reaches ``records``."""
+    engine = make_engine()
+    use_engine(engine)
+    yield engine
+    cache.clear()
+    use_engine(None)
+
+
+@pytest.fixture
+def own_engine(own_records: Records, make_engine: MakeEngine) -> Iterator[Engine]:
+    """The engine of the test; it reaches ``own_records``, whose IOC the test may stop."""
+    engine = make_engine()
+    use_engine(engine)
+    yield engine
+    cache.clear()
+    use_engine(None)
