@@ -28,7 +28,7 @@ PIPE_MESSAGES = 16
 """High-water mark of every pipe on the way of a local client, whose backlog is kept, in bytes, by the workers."""
 CLIENT_MESSAGES = 1000
 """High-water mark for a client in another process: what it has not read beyond that is dropped, and it knows."""
-REQUEST_MESSAGES = 4096
+REQUEST_MESSAGES = 512
 """Requests that may wait for a worker, in each of two pipes."""
 REQUEST_PATIENCE = 1.0
 """Seconds that a request waits for room before it is given up."""

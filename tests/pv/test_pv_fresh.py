@@ -21,13 +21,13 @@ def test_a_put_that_was_waited_for_is_seen(engine: Engine, records: Records):
         while not stop.is_set():
             number += 1
             for other in busy:
-                other.put(number % 40)
+                other.put(number % 40, wait=True)
 
     thread = threading.Thread(target=load)
     thread.start()
     try:
         assert pv.wait_for_connection(20)
-        for number in range(500):
+        for number in range(300):
             assert pv.put(number, wait=True) == 1
             assert pv.get() == number
             assert pv.value == number
