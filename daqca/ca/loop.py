@@ -74,6 +74,7 @@ class Loop:
         self._links: dict[int, Link] = {}
         self._by_fd: dict[int, Link] = {}
         self._epoll = select.epoll()
+        self._turning = threading.RLock()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._udp = udp_socket(self.settings)
         self._addresses = self.settings.search_addresses()
@@ -116,6 +117,11 @@ class Loop:
 
         Without such a thread, for whoever wants something to happen; one thread at a time.
         """
+        with self._turning:
+            if not self.is_closed:
+                self._turn(longest)
+
+    def _turn(self, longest: float) -> None:
         with self.lock:
             if self.before_turn is not None:
                 self.before_turn()
@@ -367,7 +373,8 @@ class Loop:
             os.write(self._wake_write, b"!")
         if self._thread is not None and threading.current_thread() is not self._thread:
             self._thread.join()
-        with self.lock:
+        # Without a thread of its own another may be in the middle of a turn.
+        with self._turning if self._thread is None else contextlib.nullcontext(), self.lock:
             self._release()
         _loops.discard(self)
 
@@ -383,7 +390,7 @@ class Loop:
 
     def _forked(self) -> None:
         """In the child of a fork: let go of the parent's sockets, without a word on them."""
-        self.lock = threading.RLock()
+        self.lock, self._turning = threading.RLock(), threading.RLock()
         if not self.is_closed:
             self.is_closed = True
             for link in self._links.values():

@@ -107,6 +107,7 @@ def test_a_get_gives_no_late_answer_of_an_earlier_one(ca: ModuleType, own_record
     eventually(lambda: len(chid.client.operations) == 4, "the next get is under way")
     own_records.ioc.resume()
     assert waiting.join().result == 2.5
+    assert ca.get_complete(chid, timeout=20) is not None
     eventually(lambda: nothing_under_way(chid), "the late answers have come")
     assert ca.get(chid) == 2.5
 

@@ -464,7 +464,7 @@ def test_what_cannot_be_added(target: Target, monkeypatch: pytest.MonkeyPatch):
     sg = ca.sg_create()
     with pytest.raises(ConversionError, match=f"{target.prefix}longout"):
         ca.sg_put(sg, target("longout"), float("nan"))
-    with pytest.raises(ChannelAccessException, match=f"cannot write {target.prefix}nowrite"):
+    with pytest.raises(ChannelAccessException, match=f"cannot put 1 to {target.prefix}nowrite"):
         ca.sg_put(sg, target("nowrite"), 1)
     missing = ca.create_channel(target.prefix + "none")
     with pytest.raises(ChannelAccessException, match=f"sg_put.*timed out waiting for '{missing.pvname}'"):

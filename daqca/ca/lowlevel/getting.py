@@ -114,8 +114,8 @@ def get_with_metadata(
         if not wait and earlier is not None and earlier.will_do(asked):
             return None
         operation = Get(channel, dbr_type, asked)
-        if not wait or earlier is None or earlier.done:  # else another thread's, which `get_complete` is to find
-            channel.gets[dbr_type] = operation
+        if not wait or earlier is None or earlier.done or earlier.thread == operation.thread:
+            channel.gets[dbr_type] = operation  # else another thread's is left, which its `get_complete` is to find
     channel.client.read(operation, asked, limit if wait else None)
     return _finish(operation, _Form(count, as_string, as_numpy), limit) if wait else None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from daqca.ca.eca import ECA, from_number
@@ -75,16 +76,19 @@ class Get(_Single):
         What was asked for; count 0: as many elements as there are.
     writes
         How often the channel had been written by us when it was asked for; -1: not known.
+    thread
+        Who asked.
     row, data
         The answer, as a row of `daqca.events.Event`, and its bytes, where it is not a number.
     """
 
-    __slots__ = ("count", "data", "dbr_type", "row", "writes")
+    __slots__ = ("count", "data", "dbr_type", "row", "thread", "writes")
 
     def __init__(self, channel: Channel, dbr_type: int, count: int = 0):
         super().__init__(channel)
         self.dbr_type = dbr_type
         self.count = count
+        self.thread = get_ident()
         self.writes = channel.writes
         channel.unanswered.add(self)
         self.row: tuple[Any, ...] = ()
