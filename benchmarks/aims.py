@@ -15,6 +15,8 @@ COLUMNS, NUMBERS = "daqca", "daqca, as Python numbers"
 WORKERS, WORKERS_NUMBERS = "daqca, 2 workers", "daqca, 2 workers, as Python numbers"
 ONE = "daqca, 1 worker"
 LOW_LEVEL = "daqca, `daqca.ca`"
+VALUES = "with values, 20,000"
+PV, PVS, PYEPICS_PV = "daqca, `PV`", "daqca, `engine.pvs`", "pyepics, `PV`"
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,13 @@ AIMS = (
     Aim("put", "one `ca.put` with completion, p50, over C", "p50", LOW_LEVEL, 1, C),
     Aim("monitors", "CPU for an event, a Python callback for each, us", "CPU for an event", LOW_LEVEL, 1.5),
     Aim("monitors", "lost at 50,000/s with a callback for each, worst run", "lost", LOW_LEVEL, 0, every_run=True),
+    Aim("pvs", "20,000 `PV`s with values, pyepics over daqca", VALUES, PYEPICS_PV, 15, PV, at_least=True),
+    Aim("pvs", "20,000 by `engine.pvs` created and connected, ms", "connected, 20,000", PVS, 250),
+    Aim("pvs", "kB for a PV object, monitored", "memory, 20,000", PV, 2),
+    Aim("pvget", "`PV.get` from the monitor, us", "from the monitor", PV, 1.5),
+    Aim("latency", "from a put to a PV's callback, p50, over pyepics", "p50", PV, 1, PYEPICS_PV),
+    Aim("pvcallbacks", "CPU for an event with a PV's callback, over pyepics", "CPU for an event", PV, 1, PYEPICS_PV),
+    Aim("pvcallbacks", "lost at 50,000/s with a PV's callback, worst run", "lost", PV, 0, every_run=True),
     Aim("recording", "updates/s recorded at full speed", "updates/s at full speed", ONE, 400_000, at_least=True),
     Aim("recording", "lost of 3,000,000 at full speed, worst run", "lost at full speed", ONE, 0, every_run=True),
     Aim("recording", "lost of 2,000,000 at 400,000/s, worst run", "lost at 400,000/s", ONE, 0, every_run=True),

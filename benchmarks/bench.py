@@ -59,7 +59,7 @@ class Bench:
         self.ioc = self._stack.enter_context(SoftIOC(write_records(self.folder, self.n)))
         self.environment = child_environ(self.ioc.environ)
         self.scalars, self.counters = self.folder / "scalars.txt", self.folder / "counters.txt"
-        self.target = self.folder / "target.txt"
+        self.few, self.target = self.folder / "few.txt", self.folder / "target.txt"
         self._stack.enter_context(self.process([program("repeater")]))
         return self
 

@@ -10,8 +10,11 @@ from pathlib import Path
 COUNTERS = 1_000
 """Records of the monitoring rows; each put counts one of them up."""
 
+FEW = 1_000
+"""Scalars of the rows that measure how a client does with less than all."""
+
 TARGET = "BENCH:target"
-"""The record that single puts go to."""
+"""The record that single puts and stamps go to."""
 
 STATES = 'field(ZRST,"zero") field(ONST,"one") field(TWST,"two") field(THST,"three")'
 
@@ -30,7 +33,9 @@ def scalar_record(i: int, name: str) -> tuple[str, float]:
 
 
 def write_records(folder: Path, scalars: int) -> str:
-    """Write ``scalars.txt``, ``counters.txt`` and ``target.txt`` (lines of a name, a tab, its value).
+    """Write ``scalars.txt``, ``few.txt`` (the first 1,000 of them), ``counters.txt`` and ``target.txt``.
+
+    They are lines of a name, a tab, its value.
 
     Returns
     -------
@@ -43,6 +48,7 @@ def write_records(folder: Path, scalars: int) -> str:
         records.append(record)
         lines.append(f"{name}\t{value}\n")
     (folder / "scalars.txt").write_text("".join(lines))
+    (folder / "few.txt").write_text("".join(lines[:FEW]))
     counters = [f"BENCH:counter{i}" for i in range(COUNTERS)]
     (folder / "counters.txt").write_text("".join(f"{name}\t0\n" for name in counters))
     records += [f'record(ao,"{name}"){{field(PINI,"YES")}}' for name in (*counters, TARGET)]

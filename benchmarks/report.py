@@ -55,7 +55,7 @@ def table(row: dict[str, Any]) -> str:
     lines += [head, "| --- | --- | ---: | ---: | ---: | ---: | --- |"]
     for what in whats:
         group = [each for each in measurements if each.what == what]
-        bases = [base(group, "C, libca"), base(group, "daqca")]
+        bases = [base(group, "C, libca"), base(group, "daqca", "daqca, `PV`")]
         for each in group:
             spread = f"{amount(min(each.values))} to {amount(max(each.values))}" if each.values else ""
             ratios = " | ".join(ratio(each.median, reference) for reference in bases)
@@ -66,9 +66,10 @@ def table(row: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def base(group: list[Measurement], client: str) -> float:
-    """The median that ratios refer to; NaN if that client is not in the row."""
-    return next((each.median for each in group if each.client == client), math.nan)
+def base(group: list[Measurement], *clients: str) -> float:
+    """The median that ratios refer to: of the first of these clients that is in the row; NaN if none is."""
+    medians = {each.client: each.median for each in group}
+    return next((medians[client] for client in clients if client in medians), math.nan)
 
 
 def amount(value: float) -> str:

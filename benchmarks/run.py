@@ -13,7 +13,7 @@ import click
 if __package__ in (None, ""):  # run as a file: this folder is the package
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmarks import report, rows, streams
+from benchmarks import objects, report, rows, streams
 from benchmarks.aims import summary
 from benchmarks.bench import Bench
 from benchmarks.results import Results
@@ -48,6 +48,14 @@ ROWS = {
         "less CPU than the other Python clients, a Python callback for each event at under 1.5 us, none lost",
         streams.monitors,
     ),
+    "pvs": Row(
+        "PV objects",
+        "pyepics over daqca at least 15; 20,000 by `engine.pvs` created and connected in 0.25 s; under 2 kB for each",
+        objects.pvs,
+    ),
+    "pvget": Row("One get of a PV object", "from the monitor at most 1.5 us", objects.pvget),
+    "latency": Row("From a put to a callback", "p50 in process under pyepics", objects.latency),
+    "pvcallbacks": Row("Callbacks of PV objects", "less CPU than pyepics, none lost", objects.pvcallbacks),
     "recording": Row(
         "Recording 1,000 PVs under puts",
         "400,000 updates/s or more, none lost; at most 0.5 us of CPU an event in the worker, 1 us in the recorder",

@@ -71,6 +71,20 @@ class Adapter:
         """Subscribe to every name; ``tally.seen(value, index)`` gets each update, with time and alarm at hand."""
         raise NotImplementedError
 
+    def make(self) -> Sequence[Any]:
+        """A PV object for every name, none of them waited for."""
+        raise NotImplementedError
+
+    def monitored(self) -> Any:
+        """A PV object of the first name, connected, that has a value from its monitor."""
+        (pv,) = self.make()
+        assert pv.wait_for_connection(10)
+        deadline = time.monotonic() + 10
+        while pv.get() is None and time.monotonic() < deadline:
+            self.wait(0.05)
+        self.wait(0.5)
+        return pv
+
     def tally(self, n: int) -> Tally:
         """What is given to `monitor` for `n` PVs."""
         return Tally(n)
@@ -153,6 +167,38 @@ def put(adapter: Adapter, expected: Sequence[float]) -> None:
         say(ns=times, right=n if values == [float(n)] else 0, n=n)
 
 
+def objects(adapter: Adapter, expected: Sequence[float]) -> None:
+    """Make a PV object for every name, wait until all are connected, get each value; seconds from the start to each."""
+    say(ready=True)
+    for _ in commands(adapter):
+        start = time.perf_counter()
+        pvs = adapter.make()
+        created = time.perf_counter() - start
+        connected = sum(1 for pv in pvs if pv.wait_for_connection(60))
+        seconds = time.perf_counter() - start
+        values = [pv.get() for pv in pvs]
+        times = {"created": created, "connected": seconds, "with values": time.perf_counter() - start}
+        say(times=times, **{**judge(adapter, values, expected), "connected": connected})
+
+
+BLOCK = 1000
+"""Values from a monitor that are got in one go: the clock would take as long as each."""
+
+
+def known(adapter: Adapter, expected: Sequence[float]) -> None:
+    """Get the value of one monitored PV object, as many thousand times as the command says: nanoseconds for each."""
+    get = adapter.monitored().get
+    say(ready=True)
+    for command in commands(adapter):
+        times, right, blocks = [], 0, int(command)
+        for _ in range(blocks):
+            start = time.perf_counter_ns()
+            values = [get() for _ in range(BLOCK)]
+            times.append((time.perf_counter_ns() - start) / BLOCK)
+            right += values.count(expected[0])
+        say(ns=times, right=right, n=blocks * BLOCK)
+
+
 class Tally:
     """Counts the updates of counters that only ever go up by one."""
 
@@ -200,6 +246,39 @@ def monitor(adapter: Adapter, expected: Sequence[float]) -> None:
         say(cpu=cpu, elapsed=elapsed, dropped=adapter.dropped(), **tally.summary())
 
 
+class Delays(Tally):
+    """Notes each update of one PV, whose value is the monotonic time at which it was put, and when it is seen."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.stamps: list[float] = []
+        self.times: list[float] = []
+
+    def seen(self, value: float, index: int) -> None:
+        """One update."""
+        self.times.append(time.monotonic())
+        self.stamps.append(float(value))
+        self.events += 1
+
+
+def latency(adapter: Adapter, expected: Sequence[float]) -> None:
+    """Note when each of so many updates is seen as the command says; they come from one command on."""
+    delays = Delays()
+    adapter.monitor(delays)
+    deadline = time.monotonic() + 60
+    while not delays.events and time.monotonic() < deadline:
+        adapter.wait(0.05)
+    say(ready=True)
+    for command in commands(adapter):
+        wanted, last_news, before = 1 + int(command), time.monotonic(), 0
+        while delays.events < wanted and time.monotonic() - last_news < 2 + QUIET:
+            adapter.wait(0.2)
+            if delays.events != before:
+                before, last_news = delays.events, time.monotonic()
+        adapter.wait(QUIET)
+        say(stamps=delays.stamps[1:], times=delays.times[1:])
+
+
 def memory(adapter: Adapter, expected: Sequence[float]) -> None:
     """Connect to and monitor every name, and stay while the driver looks at our memory."""
     adapter.start()
@@ -213,7 +292,10 @@ def memory(adapter: Adapter, expected: Sequence[float]) -> None:
         say(**tally.summary())
 
 
-SCENARIOS = {scenario.__name__: scenario for scenario in (cold, warm, get, put, monitor, memory)}
+ONE_BY_ONE = (get, put, known)
+"""Scenarios that need the first name alone."""
+
+SCENARIOS = {each.__name__: each for each in (cold, warm, *ONE_BY_ONE, objects, monitor, latency, memory)}
 
 
 def play(make: Callable[..., Adapter], *more: Callable[..., None]) -> None:
@@ -222,7 +304,9 @@ def play(make: Callable[..., Adapter], *more: Callable[..., None]) -> None:
     with open(path) as file:
         rows = [line.split("\t") for line in file]
     names, expected = [row[0] for row in rows], [float(row[1]) for row in rows]
-    adapter = make(names[:1] if scenario in ("get", "put") else names, **dict(item.split("=") for item in rest))
+    if SCENARIOS.get(scenario) in ONE_BY_ONE:
+        names = names[:1]
+    adapter = make(names, **dict(item.split("=") for item in rest))
     if scenario not in ("memory",):
         adapter.start()
     try:

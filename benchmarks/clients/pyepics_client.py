@@ -17,6 +17,9 @@ class Many(Adapter):
     def read(self) -> Sequence[float]:
         return epics.caget_many(self.names, connection_timeout=60, timeout=10)
 
+    def make(self) -> Sequence[epics.PV]:
+        return [epics.PV(name) for name in self.names]
+
     def getter(self) -> Callable[[], float]:
         pv = epics.PV(self.names[0], form="time", auto_monitor=False)
         pv.wait_for_connection(10)
