@@ -255,7 +255,10 @@ _HOMES = {
     "withMaybeConnectedCHID": "daqca.ca.lowlevel.checks",
     "withSEVCHK": "daqca.ca.lowlevel.checks",
     "write_access": "daqca.ca.lowlevel.channels",
+    # Beyond the manual, for programs that know PyEpics.
     "_unpack": "daqca.ca.lowlevel.status",
+    "find_libca": "daqca.ca.lowlevel.lifecycle",
+    "write": "daqca.ca.lowlevel.status",
     "CASeverityException": "daqca.errors",
     "ChannelAccessException": "daqca.errors",
     "ChannelAccessGetFailure": "daqca.errors",

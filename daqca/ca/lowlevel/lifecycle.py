@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import daqca.ca as surface
@@ -27,6 +28,11 @@ def initialize_libca() -> Library:
     """
     session.needed()
     return LIBRARY
+
+
+def find_libca() -> str:
+    """Where the client is, for programs that look for the C library first: there is none to find."""
+    return str(Path(surface.__file__).parent)
 
 
 def finalize_libca(maxtime: float = 10.0) -> None:

@@ -73,6 +73,13 @@ def disable_ca_messages() -> None:
     session.printf_handler = _to_nobody
 
 
+def write(msg: str, newline: bool = True, flush: bool = True) -> None:
+    """Write a text to standard output."""
+    sys.stdout.write(f"{msg}\n" if newline else msg)
+    if flush:
+        sys.stdout.flush()
+
+
 def add_exception_event(callback: Callable[..., Any] | None = None) -> None:
     """Have a function told of what fails without anybody waiting for it, in the current context.
 

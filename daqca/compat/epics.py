@@ -1,0 +1,55 @@
+"""The package ``epics`` over daqca's own client: this file runs under that name. See `daqca.compat`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import daqca
+import daqca.ca as ca
+import daqca.dbr as dbr
+from daqca.compat import CLASSES, MODULES, missing, pv, utils
+from daqca.functions import caget, caget_many, cainfo, camonitor, camonitor_clear, caput, caput_many, poll
+
+pv.replace()
+PV = pv.PV
+get_pv = pv.get_pv
+
+NO_ALARM, MINOR_ALARM, MAJOR_ALARM, INVALID_ALARM = range(4)
+
+# The release of PyEpics whose names are here, for programs that ask for a minimum, and what it really is.
+__version__ = f"3.5.10.0+daqca.{daqca.__version__}"
+
+__all__ = [
+    "INVALID_ALARM",
+    "MAJOR_ALARM",
+    "MINOR_ALARM",
+    "NO_ALARM",
+    "PV",
+    "ca",
+    "caget",
+    "caget_many",
+    "cainfo",
+    "camonitor",
+    "camonitor_clear",
+    "caput",
+    "caput_many",
+    "dbr",
+    "get_pv",
+    "poll",
+    "pv",
+    "utils",
+    *(name for name, module in CLASSES.items() if MODULES[module] is not None),
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = CLASSES.get(name)
+    if module is not None and MODULES[module] is not None:
+        return getattr(import_module(f"{__name__}.{module}"), name)
+    what = missing(name) if module or name in MODULES else f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(what, name=name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
