@@ -140,7 +140,7 @@ def data_value(data: bytes | bytearray | memoryview, dbr_type: int, count: int, 
     if count == 1 and not is_array:
         item: int | float = array[0].item()
         return item
-    return array
+    return array if array.flags.writeable else array.copy()  # the user's own, as of any type
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,9 +27,10 @@ DEFAULT_TIMEOUT = 30.0
 class WritableProxy(ChannelProxy):
     """See `daqca.pv_proxy.PV`."""
 
-    __slots__ = ("_put_complete",)
+    __slots__ = ("_last_put",)
 
-    _put_complete: bool | None
+    _last_put: _Put | None
+    """The last put whose end somebody wants to know, if none came after it."""
 
     def put(
         self,
@@ -72,11 +73,13 @@ class WritableProxy(ChannelProxy):
         slot = self._slot
         self.check_writable()
         encoded = self._encode(value)
-        self._put_complete = False if use_complete else None
+        self._last_put = None
         if not wait and not use_complete and callback is None:
             self.engine.write(slot, encoded, None)
             return int(ECA.NORMAL)
-        operation = _Put(self, callback, callback_data, is_here=wait)
+        operation = _Put(self, callback, callback_data, is_here=wait, is_shown=use_complete)
+        if use_complete or callback is not None:
+            self._last_put = operation
         limit = DEFAULT_TIMEOUT if timeout is None else timeout
         self.engine.write(slot, encoded, operation, limit if wait else 0.0)
         if not wait:
@@ -119,8 +122,9 @@ class WritableProxy(ChannelProxy):
 
     @property
     def put_complete(self) -> bool | None:
-        """Whether the last put with `use_complete` has ended; None if there was none."""
-        return self._put_complete
+        """Whether the last put has ended; None if it did not have `use_complete`, or there was none."""
+        put: _Put | None = getattr(self, "_last_put", None)
+        return None if put is None else put.is_told or (False if put.is_shown else None)
 
 
 class _Put(One):
@@ -130,16 +134,22 @@ class _Put(One):
     ----------
     is_here
         Whether a thread waits in `put` that will make the call itself.
+    is_shown
+        Whether ``put_complete`` says from the beginning that it has not ended.
     """
 
-    __slots__ = ("callback", "data", "is_here", "pv")
+    __slots__ = ("callback", "data", "is_here", "is_shown", "is_told", "pv")
 
-    def __init__(self, pv: WritableProxy, callback: Callable[..., Any] | None, data: Any, is_here: bool):
+    def __init__(
+        self, pv: WritableProxy, callback: Callable[..., Any] | None, data: Any, is_here: bool, is_shown: bool
+    ):
         super().__init__()
         self.pv = pv
         self.callback = callback
         self.data = data
         self.is_here = is_here
+        self.is_shown = is_shown
+        self.is_told = False
 
     def complete(self) -> None:
         """See `Waiter.complete`."""
@@ -175,7 +185,7 @@ class _Put(One):
 
     def _call(self) -> None:
         pv = self.pv
-        pv._put_complete = True
+        self.is_told = True
         if self.callback is not None:
             given = arguments(self.callback, self.data, int(self.status))
             pv._watch.guard(pv, self.callback, pvname=pv.pvname, **given)

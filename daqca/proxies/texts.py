@@ -56,11 +56,11 @@ def value_text(
     """
     if value is None:
         return "None"
-    if native_type == _STRING and not is_array:
-        return str(value)
     if native_type == _CHAR and is_array and is_text:
         return long_string(value)
-    if is_array:
+    if is_array and len(value) == 1 and native_type != _CHAR:  # count is 1, whatever there is room for
+        value = value.item() if isinstance(value, np.ndarray) else value[0]
+    elif is_array:
         return f"<array size={len(value)}, type={type_name}>"
     precision, states = known.get("precision"), known.get("enum_strs")
     if native_type in (_FLOAT, _DOUBLE) and precision is not None:
@@ -72,8 +72,8 @@ def value_text(
 
 def time_text(timestamp: float | None = None) -> str:
     """A time in seconds since the Unix epoch (None: now), of this place, to 10 microseconds."""
-    seconds, part = divmod(time.time() if timestamp is None else timestamp, 1)
-    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(seconds))}.{int(part * 1e5):05d}"
+    seconds, part = divmod(round(1e5 * (time.time() if timestamp is None else timestamp)), 100_000)
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(seconds))}.{part:05d}"
 
 
 def describe(pv: Any) -> str:
