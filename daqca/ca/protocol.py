@@ -138,6 +138,16 @@ def write_double_requests(command: int, sids: U4, ids: U4, values: npt.NDArray[n
     return out
 
 
+LONGEST_NAME = 16_000
+"""Bytes of a name, at most, that a message can carry to a server."""
+
+
+def check_name(name: str) -> None:
+    """Raise what `name_bytes` raises, if no server can have this name; quicker for one."""
+    if not (name.isascii() and 0 < len(name) <= LONGEST_NAME and "\0" not in name):
+        name_bytes([name])
+
+
 def name_bytes(names: Sequence[str]) -> tuple[bytes, npt.NDArray[np.int64]]:
     """The names in UTF-8, joined by zeros, and the length of each in bytes, shape (n,).
 
@@ -159,7 +169,7 @@ def name_bytes(names: Sequence[str]) -> tuple[bytes, npt.NDArray[np.int64]]:
         lengths = np.fromiter(map(len, names), np.int64, len(names))
     else:
         lengths = np.fromiter((len(name.encode()) for name in names), np.int64, len(names))
-    bad = np.flatnonzero((lengths == 0) | (lengths > 16_000))
+    bad = np.flatnonzero((lengths == 0) | (lengths > LONGEST_NAME))
     if len(bad):
         name = names[bad[0]]
         raise ConfigurationError(f"{name[:40]!r} cannot be the name of a PV: it is empty or too long")

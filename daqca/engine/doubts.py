@@ -25,40 +25,42 @@ class Doubts:
     ----------
     guards
         By slot: the timestamp in ns of the value that was asked for, and until when (``time.monotonic``) it counts.
+    slots
+        Those in doubt, each with the number of its doubt.
     """
 
     def __init__(self) -> None:
         self.guards: dict[int, tuple[int, float]] = {}
-        self._doubted: dict[int, int] = {}
+        self.slots: dict[int, int] = {}
         self._count = 0
 
     def serial(self, slot: int) -> int | None:
         """Which doubt there is about the last value of a PV; None: there is none."""
-        return self._doubted.get(slot)
+        return self.slots.get(slot)
 
     def __bool__(self) -> bool:
-        return bool(self._doubted)
+        return bool(self.slots)
 
     def doubt(self, slot: int) -> None:
         """A put was confirmed."""
         self._count += 1
-        self._doubted[slot] = self._count
+        self.slots[slot] = self._count
 
     def doubted(self, slots: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
         """Which of these are in doubt, shape (n,)."""
-        return np.isin(slots, np.fromiter(self._doubted, np.uint32, len(self._doubted)))
+        return np.isin(slots, np.fromiter(self.slots, np.uint32, len(self.slots)))
 
     def settle(self, slot: int, timestamp: int, serial: int | None) -> None:
         """A value was asked for, when the doubt was `serial`, and it is of this time in ns."""
-        if self._doubted.get(slot) == serial:
-            self._doubted.pop(slot, None)
+        if self.slots.get(slot) == serial:
+            self.slots.pop(slot, None)
         self.guards[slot] = (timestamp, time.monotonic() + GUARD)
 
     def forget(self, slots: npt.NDArray[np.uint32]) -> None:
         """These have connected anew: nothing is under way of them."""
-        if self._doubted or self.guards:
+        if self.slots or self.guards:
             for slot in slots.tolist():
-                self._doubted.pop(slot, None)
+                self.slots.pop(slot, None)
                 self.guards.pop(slot, None)
 
     def sift(self, records: Records) -> Records:

@@ -71,11 +71,12 @@ def _taken(pv: PV, operation: One, serial: int | None) -> Reading:
         reading = pv.engine.reading(pv.pvname, pv._slot, operation)
     except ChannelError as error:
         return _failed(pv, error)
-    if pv._is_monitored():
-        pv.engine.refresh(operation, serial)
     row = operation.row or ()
     row = (*row[:6], reading.value, *row[7:])
-    pv.keep(row)
+    if pv._is_monitored():
+        pv.engine.refresh(operation, serial)
+    else:
+        pv.keep(row)
     return reading_of(pv, row)
 
 

@@ -20,7 +20,7 @@ from daqca.ca.eca import ECA
 from daqca.ca.lowlevel.raw import Raw, time_fields
 from daqca.ca.lowlevel.session import session
 from daqca.ca.lowlevel.updates import known_of
-from daqca.ca.protocol import name_bytes
+from daqca.ca.protocol import check_name
 from daqca.engine.engine import Engine
 from daqca.engine.table import ChannelState
 from daqca.errors import ChannelAccessGetFailure, ConfigurationError
@@ -80,7 +80,7 @@ class ChannelProxy(Attributes):
     ):
         self._slot = -1
         self.pvname: str = pvname.strip()
-        name_bytes([self.pvname])
+        check_name(self.pvname)
         self.form = form.lower()
         if self.form not in FORMS:
             raise ConfigurationError(f"PV({self.pvname!r}, form={form!r}): a form is one of {', '.join(FORMS)}")
@@ -157,17 +157,20 @@ class ChannelProxy(Attributes):
     def auto_monitor(self, value: bool | int | None) -> None:
         slots = np.array([self._begun()], np.uint32)
         mask, if_short = mask_of(value)
-        old_mask, old_if_short = self._mask, self._if_short
-        self._auto_monitor, self._mask, self._if_short = value, mask, if_short
-        if mask:
-            self._watch.want(slots, mask, if_short, 1)
-        if old_mask:
-            self._watch.want(slots, old_mask, old_if_short, -1)
+        with self._watch.beginning:
+            old_mask, old_if_short = self._mask, self._if_short
+            self._auto_monitor, self._mask, self._if_short = value, mask, if_short
+            if mask:
+                self._watch.want(slots, mask, if_short, 1)
+            if old_mask:
+                self._watch.want(slots, old_mask, old_if_short, -1)
 
     @property
     def auto_monitor_mask(self) -> int | None:
-        """The mask it is monitored with; None if it is not."""
-        return self._mask if self._is_monitored() else None
+        """The mask it is monitored with, or soon will be; None if it is not, or never connected."""
+        most = nelm(self)
+        is_wanted = most >= 0 and (most < ca.AUTOMONITOR_MAXLENGTH or not self._if_short)
+        return self._mask if self._mask and (is_wanted or self._is_monitored()) else None
 
     def clear_auto_monitor(self) -> None:
         """Monitor it no more."""
@@ -224,14 +227,14 @@ class ChannelProxy(Attributes):
                 and (native := table.native_type.item(slot))
                 and table.state.item(slot) == _CONNECTED
                 and table.counts.item(slot) == 1
-                and not table.doubts
+                and slot not in table.doubts.slots
                 and self._watch.is_on(slot, self._mask)
                 and not self._is_detached
             ):
                 number = table.numbers.item(slot)
                 return number if native in _FLOATS else int(number)
-        found = self.get_with_metadata(count, as_string, as_numpy, timeout, with_ctrlvars, None, use_monitor)
-        return None if found is None else found["value"]
+        row = self._fetch(timeout, use_monitor, with_ctrlvars, as_string)
+        return None if row is None else self._shown(row[6], count, as_string, as_numpy)
 
     def get_with_metadata(
         self,
@@ -249,28 +252,36 @@ class ChannelProxy(Attributes):
         Parameters
         ----------
         form
-            ``"ctrl"``: with limits, units and the like too. None: the PV's.
+            ``"ctrl"``: with limits, units and the like too; ``"time"``: with the record's timestamp. None: the PV's.
         as_namespace
             Whether it is a `types.SimpleNamespace` instead.
         """
+        with_ctrlvars |= (self.form if form is None else form) == "ctrl"
+        row = self._fetch(timeout, use_monitor, with_ctrlvars, as_string)
+        if row is None:
+            return None
+        found = self._arguments(row, form)
+        found["value"] = self._shown(row[6], count, as_string, as_numpy)
+        return SimpleNamespace(**found) if as_namespace else found
+
+    def _fetch(self, timeout: float | None, use_monitor: bool, with_ctrlvars: bool, as_string: bool) -> Row | None:
+        """The row that a get is to show, with metadata if they are needed; None: lost."""
         if not self.wait_for_connection(timeout):
             self._say("get")
             return None
         row = self._row(use_monitor, timeout)
-        if row is None:
-            return None
-        if with_ctrlvars or form == "ctrl" or (form is None and self.form == "ctrl"):
+        if row is not None and (with_ctrlvars or (as_string and native_type(self) in _WITH_METADATA)):
             self._metadata()
-        value = row[6]
-        found = self._arguments(row)
+        return row
+
+    def _shown(self, value: Any, count: int | None, as_string: bool, as_numpy: bool) -> Any:
+        """A value as `get` gives it."""
+        is_array = isinstance(value, np.ndarray)
+        if is_array:
+            value = value[: (self._user_max_count if count is None else count) or None]
         if as_string:
-            value = self._text(value, found, is_text=True)
-        elif isinstance(value, np.ndarray):
-            most = self._user_max_count if count is None else count
-            value = value[:most] if most else value
-            value = value if as_numpy and ca.HAS_NUMPY else value.tolist()
-        found["value"] = value
-        return SimpleNamespace(**found) if as_namespace else found
+            return self._text(value, self._known_metadata(), is_text=True)
+        return value.tolist() if is_array and not (as_numpy and ca.HAS_NUMPY) else value
 
     def _row(self, use_monitor: bool, timeout: float | None) -> Row | None:
         """The last value, or the server's answer, as a row with the value as its user gets it; None: lost."""
@@ -294,7 +305,8 @@ class ChannelProxy(Attributes):
             self.engine.refresh(operation, serial)
         reading = self.engine.reading(self.pvname, slot, operation)
         row = (*row[:6], reading.value, *row[7:])
-        self.keep(row)
+        if not monitored:
+            self.keep(row)
         return row
 
     def keep(self, row: Row) -> None:
@@ -344,10 +356,10 @@ class ChannelProxy(Attributes):
             else:
                 log.warning("%s", self.engine.error(self.pvname, self._begun(), operation))
 
-    def _times(self, row: Row) -> tuple[float, float, int]:
-        """timestamp, posixseconds and nanoseconds of a row."""
+    def _times(self, row: Row, form: str | None = None) -> tuple[float, float, int]:
+        """timestamp, posixseconds and nanoseconds of a row in a form (None: the PV's)."""
         stamp = row[5]
-        if self.form != "time":
+        if (form or self.form) != "time":
             seconds = self._watch.arrived(self._slot) if self._is_monitored() else 0.0
             if not seconds and self._kept is not None:
                 seconds = self._kept[1]
@@ -361,15 +373,16 @@ class ChannelProxy(Attributes):
         """Precision, units, limits and states, as the server told last; the first time it is asked, then monitored."""
         slot = self._begun()
         if slot not in self._table.metadata and self.wait_for_connection(timeout):
+            self.get_ctrlvars(1.0 if timeout is None else timeout, warn=False)
+        return self._known_metadata()
+
+    def _want_metadata(self) -> None:
+        """Have the metadata monitored, from now on or once it has begun."""
+        with self._watch.beginning:
             if not self._has_metadata:
                 self._has_metadata = True
-                self._watch.want(np.array([slot], np.uint32), METADATA, False, 1)
-            found = self._ask_metadata(1.0 if timeout is None else timeout)
-            if found is not None:
-                with self.engine.lock:
-                    self._table.metadata.setdefault(slot, found)
-                self._base = None
-        return self._known_metadata()
+                if self._slot >= 0:
+                    self._watch.want(np.array([self._slot], np.uint32), METADATA, False, 1)
 
     def _known_metadata(self) -> Mapping[str, Any]:
         found = self._table.metadata.get(self._slot)
@@ -392,14 +405,14 @@ class ChannelProxy(Attributes):
         if not self.wait_for_connection(timeout):
             self._say("get_ctrlvars")
             return None
+        self._want_metadata()
         found = self._ask_metadata(timeout)
         if found is None:
             if warn:
                 log.warning("get_ctrlvars(%r): no answer within %.3g s", self.pvname, timeout)
             return None
         with self.engine.lock:
-            if self._slot in self._table.metadata:
-                self._table.metadata[self._slot] = found
+            self._table.metadata[self._slot] = found
         self._base = None
         return dict(known_of(Raw(found[0], 1, None, found[1], 0, 0, 0)))
 
@@ -426,16 +439,18 @@ class ChannelProxy(Attributes):
         self._base = base
         return base
 
-    def _arguments(self, row: Row) -> dict[str, Any]:
-        """All keywords for one value."""
-        found = dict(self._base or self._make_base())
+    def _arguments(self, row: Row, form: str | None = None, base: dict[str, Any] | None = None) -> dict[str, Any]:
+        """All keywords for one value, with the time that a form has (None: the PV's); those that do not come with
+        each value are in `base`, if they are known.
+        """
+        found = dict(base or self._make_base())
         value = row[6]
         if self._user_max_count and isinstance(value, np.ndarray):
             value = value[: self._user_max_count]
         found["value"] = value
         found["count"] = len(value) if isinstance(value, np.ndarray) else row[7]
         found["status"], found["severity"] = row[3], row[4]
-        found["timestamp"], found["posixseconds"], found["nanoseconds"] = self._times(row)
+        found["timestamp"], found["posixseconds"], found["nanoseconds"] = self._times(row, form)
         found["char_value"] = self._text(value, found)
         return found
 
@@ -457,14 +472,14 @@ class ChannelProxy(Attributes):
         is_array = isinstance(value, (np.ndarray, list))
         native = native_type(self)
         short = is_text or (is_array and nelm(self) < ca.AUTOMONITOR_MAXLENGTH)
-        return value_text(value, _STRING if native is None else native, known["typefull"], is_array, short, known)
+        type_name = self._getarg("typefull") if is_array else ""
+        return value_text(value, _STRING if native is None else native, type_name, is_array, short, known)
 
     def _set_charval(self, val: Any, call_ca: bool = True, force_long_string: bool = False) -> str:
         """The text of a value; with `call_ca`, precision and states are asked for if they are not known."""
         if call_ca and val is not None and native_type(self) in _WITH_METADATA:
             self._metadata()
-        known = self._base or self._make_base()
-        return self._text(val, known, force_long_string)
+        return self._text(val, self._known_metadata(), force_long_string)
 
 
 def mask_of(auto_monitor: bool | int | None) -> tuple[int, bool]:

@@ -106,7 +106,7 @@ class Watch:
         self._feed = engine.feed(self)
         # Channels and monitors begin on a thread of their own: a callback may take its time.
         self._work = Dispatcher(name="daqca-pvs")
-        self._beginning = threading.RLock()
+        self.beginning = threading.RLock()
         self._adding = threading.Lock()
         self._new: list[PV] = []
         self._released: deque[tuple[int, int, bool, bool]] = deque()
@@ -135,7 +135,7 @@ class Watch:
 
     def begin(self) -> None:
         """Have all begin that are new: their channels are searched, and what they want is monitored."""
-        with self._beginning:
+        with self.beginning:
             with self._adding:
                 new, self._new = self._new, []
             if new:
@@ -180,7 +180,7 @@ class Watch:
 
     def want(self, slots: Slots, mask: int, if_short: bool, change: int) -> None:
         """One more (or less) wants these slots monitored; a slot may occur more than once."""
-        with self._beginning:
+        with self.beginning:
             users = self._users.get(mask)
             if users is None:
                 users = self._users[mask] = Users(self.engine.table.capacity)
@@ -223,7 +223,8 @@ class Watch:
         """Take note of when updates arrive: some form of PV tells that as its timestamp."""
         with self.engine.lock:
             if self._arrived is None:
-                self._arrived = np.zeros(self.engine.table.capacity, np.float64)
+                # What is known already came before now: nobody knows by how much.
+                self._arrived = np.full(self.engine.table.capacity, time.time())
 
     def arrived(self, slot: int) -> float:
         """When the last update of a slot arrived, in seconds since the Unix epoch; 0 if that is not known."""
@@ -252,11 +253,13 @@ class Watch:
         greet
             Tell it also how things are now.
         """
-        with self._beginning, self.engine.lock:
+        with self.beginning, self.engine.lock:
             slot = pv._slot
             listeners = self._listeners.get(slot, ())
             if not any(other is pv for other in listeners):
                 self._listeners[slot] = (*listeners, pv)
+                if not greet:
+                    pv._told = self.engine.table.state.item(slot) == _IS_CONNECTED
             self._wanted[slot] |= _CHANGES | (_VALUES if pv._wants_values() else 0)
             if greet and self.engine.table.state.item(slot) == _IS_CONNECTED:
                 self.callbacks.put(partial(self._tell, (pv,)), self._present(pv))
@@ -274,7 +277,7 @@ class Watch:
 
     def ignore(self, pv: PV) -> None:
         """Tell a PV nothing any more."""
-        with self._beginning, self.engine.lock:
+        with self.beginning, self.engine.lock:
             slot = pv._slot
             left = tuple(other for other in self._listeners.get(slot, ()) if other is not pv)
             if left:
@@ -312,7 +315,7 @@ class Watch:
         """Channels are connected, and so one knows how long they are."""
         for slot in slots.tolist():
             self._hosts.pop(slot, None)
-        with self._beginning:
+        with self.beginning:
             for mask, users in self._users.items():
                 inside = slots[slots < len(users.if_short)]
                 asked = np.unique(inside[users.if_short[inside] > 0])
@@ -343,7 +346,9 @@ class Watch:
         """Call a user's function; that it raised is logged and counted."""
         try:
             function(*args, **kwargs)
-        except (Exception, SystemExit):
+        except BaseException as error:
+            if not isinstance(error, Exception) and not self.callbacks.is_mine:
+                raise  # sys.exit and Ctrl-C end what the calling thread does
             self.callbacks.raised(f"the callback {function} of {pv.pvname} raised; it stays installed")
 
     # --- waiting --------------------------------------------------------------------------------
@@ -374,7 +379,7 @@ class Watch:
 
     def forked(self) -> None:
         """In the child of a fork: nothing is left of it."""
-        self._beginning, self._adding = threading.RLock(), threading.Lock()
+        self.beginning, self._adding = threading.RLock(), threading.Lock()
         self._work.forked()
         self._listeners.clear()
 
