@@ -82,13 +82,13 @@ def type_name(native_type: int | None) -> str:
     return TYPE_NAMES[native_type] if native_type is not None and native_type < len(TYPE_NAMES) else ""
 
 
-def decode_text(raw: bytes) -> str:
+def decode_text(raw: bytes, encoding: str = "utf-8") -> str:
     """The text before the first zero byte: UTF-8, or Latin-1 where it is not UTF-8 (EPICS does not say)."""
     end = raw.find(0)
     if end >= 0:
         raw = raw[:end]
     try:
-        return raw.decode()
+        return raw.decode(encoding)
     except UnicodeDecodeError:
         return raw.decode("latin-1")
 
@@ -118,7 +118,9 @@ def array_of(number: float, count: int, native_type: int) -> npt.NDArray[Any]:
     return np.full(count, number).astype(events.ELEMENT[native_type].newbyteorder("="))
 
 
-def data_value(data: bytes | bytearray | memoryview, dbr_type: int, count: int, is_array: bool) -> Value:
+def data_value(
+    data: bytes | bytearray | memoryview, dbr_type: int, count: int, is_array: bool, encoding: str = "utf-8"
+) -> Value:
     """The value of a string or an array, from its bytes as Channel Access sends them.
 
     Parameters
@@ -131,10 +133,12 @@ def data_value(data: bytes | bytearray | memoryview, dbr_type: int, count: int, 
         Number of elements.
     is_array
         Whether the channel can have several elements: then one element is an array too.
+    encoding
+        Of strings; what is not in it is taken for Latin-1.
     """
     if dbr_type == 0:
         raw = bytes(data)
-        texts = [decode_text(raw[i * 40 : i * 40 + 40]) for i in range(count)]
+        texts = [decode_text(raw[i * 40 : i * 40 + 40], encoding) for i in range(count)]
         return texts[0] if count == 1 and not is_array else np.array(texts, dtype="U" if texts else "U1")
     array = events.decode(memoryview(data), dbr_type, count)
     if count == 1 and not is_array:

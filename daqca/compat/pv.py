@@ -14,8 +14,8 @@ import daqca.ca as ca
 import daqca.dbr as dbr
 from daqca import pv_proxy
 from daqca.engine import Engine
-from daqca.proxies.cache import Cache, cache
-from daqca.pv_proxy import clear_pvcache, fmt_time, get_pv
+from daqca.proxies.cache import Cache, cache, clear_pvcache
+from daqca.pv_proxy import fmt_time, get_pv
 
 __all__ = ["PV", "ca", "clear_pvcache", "dbr", "fmt_time", "get_pv"]
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+import daqca.ca as ca
 from daqca.ca import eca
 from daqca.engine.reads import DISCONNECTED, NO_READ_ACCESS, NO_WRITE_ACCESS
 from daqca.engine.sinks import Feed, Feeds, Subscription
@@ -341,7 +342,7 @@ class Delivery:
                 value = array_of(row[6], row[7], native) if native_count > 1 else number_value(row[6], native)
             else:
                 dbr_type, count, data = table.datum(slot)
-                value = data_value(data, dbr_type, count, native_count > 1)
+                value = data_value(data, dbr_type, count, native_count > 1, ca.IOENCODING)
         return (*row[:6], value, *row[7:])
 
     def error(self, name: str, slot: int, operation: str, row: tuple[object, ...] | None = None) -> ChannelError:
@@ -404,5 +405,5 @@ def _all_answers(rows: Sequence[tuple[Any, ...]]) -> bool:
 def _value(row: tuple[Any, ...], batch: Batch, native: int, native_count: int) -> Value:
     value, dbr_type, count = row[6], row[2], row[7]
     if isinstance(value, tuple):
-        return data_value(batch.data(*value), dbr_type, count, native_count > 1)
+        return data_value(batch.data(*value), dbr_type, count, native_count > 1, ca.IOENCODING)
     return array_of(value, count, native) if native_count > 1 else number_value(value, native)

@@ -465,14 +465,14 @@ class ChannelProxy(Attributes):
         table, slot, value = self._table, self._slot, event.value
         native, is_array = table.native_type.item(slot), table.native_count.item(slot) > 1
         if isinstance(value, tuple):
-            return data_value(batch.data(*value), event.dbr_type, event.count, is_array)
+            return data_value(batch.data(*value), event.dbr_type, event.count, is_array, ca.IOENCODING)
         return array_of(value, event.count, native) if is_array else number_value(value, native)
 
     def _text(self, value: Any, known: Mapping[str, Any], is_text: bool = False) -> str:
         is_array = isinstance(value, (np.ndarray, list))
         native = native_type(self)
         short = is_text or (is_array and nelm(self) < ca.AUTOMONITOR_MAXLENGTH)
-        type_name = self._getarg("typefull") if is_array else ""
+        type_name = FIELDS["typefull"](self) if is_array else ""
         return value_text(value, _STRING if native is None else native, type_name, is_array, short, known)
 
     def _set_charval(self, val: Any, call_ca: bool = True, force_long_string: bool = False) -> str:

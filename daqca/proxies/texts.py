@@ -1,6 +1,6 @@
 """The texts of a PV: its value as a person reads it, and the paragraph that describes it. Manual, chapters 3.1 and 3.2.
 
-Pure functions of plain values.
+Functions of plain values, and of the encoding ``ca.IOENCODING``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from math import log10
 from typing import Any
 
 import numpy as np
+
+import daqca.ca as ca
+from daqca.reading import decode_text
 
 _STRING, _FLOAT, _ENUM, _CHAR, _DOUBLE = 0, 2, 3, 4, 6
 _SHOWN = 5
@@ -33,11 +36,7 @@ def float_text(value: float, precision: int) -> str:
 def long_string(value: Any) -> str:
     """The text in an array of characters: up to the first zero, without blanks at its end."""
     data = bytes(value) if isinstance(value, (bytes, np.ndarray)) else bytes(np.atleast_1d(np.asarray(value, np.uint8)))
-    data = data.split(b"\0", 1)[0]
-    try:
-        return data.decode().rstrip()
-    except UnicodeDecodeError:
-        return data.decode("latin-1").rstrip()
+    return decode_text(data, ca.IOENCODING).rstrip()
 
 
 def value_text(
