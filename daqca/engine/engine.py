@@ -125,12 +125,12 @@ class Engine(Slotwise):
         if isinstance(names, str):
             raise TypeError(f"expected a list of names, got the text {names!r}; for one PV say [{names!r}]")
         names = names if isinstance(names, list) else list(names)
-        self._check_open()
+        self.check_open()
         last_names, last_slots = self._last_names
         if len(names) == len(last_names) and names == last_names:
             return last_slots
         with self._adding:
-            self._check_open()
+            self.check_open()
             new = [name for name in dict.fromkeys(names) if name not in self._slots]
             if new:
                 self._add(new)
@@ -443,6 +443,7 @@ class Engine(Slotwise):
         self.is_closed = self._is_forked = True
         self.lock = self._delivery.renew_lock()
         self._adding = threading.Lock()
+        self.table.state[self.table.state == ChannelState.CONNECTED] = ChannelState.LOST
         self._monitors.forked()
         self.dispatcher.forked()
         if self.watch is not None:

@@ -51,7 +51,7 @@ def put_one(engine: Engine, name: str, slot: int, value: Any, wait: bool, timeou
     if operation is None:
         return
     if operation.row is None:
-        engine._check_open()
+        engine.check_open()
     if operation.row is None or operation.row[1] != Kind.WRITTEN:
         raise delivery.error(name, slot, "put", operation.row)
     engine.confirmed(slot)
@@ -79,7 +79,7 @@ def put_many(
         for link, operation in puts.waits:
             give_up(link, operation)
     if any(operation.left for _, operation in puts.waits):
-        engine._check_open()
+        engine.check_open()
     return puts.result()
 
 

@@ -43,7 +43,8 @@ class Slotwise:
     _shard_of: npt.NDArray[np.uint8]
     _local: Slots
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise an `EngineClosedError` if it is closed, or is of the parent of a fork."""
         if self._is_forked:
             raise EngineClosedError(
                 "this engine belongs to the process that made it, and is closed in this child of a fork; make a new one"
@@ -64,12 +65,12 @@ class Slotwise:
         wait = ConnectWait(slots, self.table)
         with self._delivery.waiting(wait):
             wait_all([wait], timeout, lambda: len(slots) - wait.missing(), len(slots), progress, more)
-        self._check_open()
+        self.check_open()
 
-    def begin_ask(self, slot: int, operation: One, dbr_type: int = AUTO) -> None:
-        """Read one slot, once it is connected, and have the operation told."""
-        self._check_open()
-        self._links[self._shard_of[slot]].read(self._local[slot : slot + 1], operation, dbr_type)
+    def begin_ask(self, slot: int, operation: One, dbr_type: int = AUTO, count: int = 0) -> None:
+        """Read one slot, once it is connected, and have the operation told; `dbr_type` and `count` as of `ask`."""
+        self.check_open()
+        self._links[self._shard_of[slot]].read(self._local[slot : slot + 1], operation, dbr_type, count)
 
     def ask(self, slot: int, timeout: float, dbr_type: int = AUTO, count: int = 0) -> One:
         """Read one slot from its server, waiting at most `timeout` seconds; returns what came, if it did.
@@ -79,7 +80,7 @@ class Slotwise:
         dbr_type, count
             What to ask for: `daqca.link.AUTO` or `daqca.link.CTRL`, and how many elements (0: all there are).
         """
-        self._check_open()
+        self.check_open()
         link = self._links[self._shard_of[slot]]
         operation = One()
         try:
@@ -92,7 +93,7 @@ class Slotwise:
             if not operation.done:
                 give_up(link, operation)
         if operation.row is None:
-            self._check_open()
+            self.check_open()
         return operation
 
     def last(self, slot: int) -> tuple[Any, ...] | None:
@@ -123,7 +124,7 @@ class Slotwise:
         encoded
             DBR type, count and bytes: see `daqca.ca.conversion.encode_value`.
         """
-        self._check_open()
+        self.check_open()
         self._links[self._shard_of[slot]].write_one(int(self._local[slot]), *encoded, operation, timeout)
 
     def give_up(self, slot: int, operation: One) -> None:
@@ -132,9 +133,8 @@ class Slotwise:
 
     def confirmed(self, slot: int) -> None:
         """A put was confirmed: see `daqca.engine.doubts`."""
-        with self.lock:
-            if self.table.kinds.item(slot):
-                self.table.doubts.doubt(slot)
+        with self.lock:  # though there is no value yet: the first that a monitor tells may be from before the put
+            self.table.doubts.doubt(slot)
 
     def waiting(self, wait: ConnectWait) -> AbstractContextManager[None]:
         """Have `wait` looked at whenever channels connect, in a ``with`` block."""

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from daqca.engine.waits import ConnectWait
-from daqca.errors import AccessRightsError, ChannelError, PVDisconnectedError, PVNotFoundError, PVTimeoutError
+from daqca.errors import (
+    AccessRightsError,
+    ChannelError,
+    EngineClosedError,
+    PVDisconnectedError,
+    PVNotFoundError,
+    PVTimeoutError,
+)
+from daqca.link import CTRL
 from daqca.operations import One
 from daqca.outcome import Outcome
 from daqca.proxies.attributes import LIMITS, native_type
@@ -45,6 +56,17 @@ def metadata_of(pv: PV) -> Metadata | None:
         return None
     limits = {name: float(known[name]) for name in LIMITS if name in known}
     return Metadata(known.get("units", ""), known.get("precision"), known.get("enum_strs", ()), **limits)
+
+
+def absent(pv: PV, operation: str) -> ChannelError:
+    """What it means that a PV is not connected."""
+    if pv._is_detached:
+        return PVDisconnectedError(
+            f"{pv.pvname} is in no use since disconnect() was called; reconnect() makes it usable again",
+            pvname=pv.pvname,
+            operation=operation,
+        )
+    return pv.engine.error(pv.pvname, pv._begun(), operation)
 
 
 def _failed(pv: PV, error: ChannelError) -> Reading:
@@ -83,7 +105,7 @@ def _taken(pv: PV, operation: One, serial: int | None) -> Reading:
 def read(pv: PV, timeout: float, fresh: bool) -> Reading:
     """See `PV.read`."""
     if not pv.wait_for_connection(timeout):
-        return _failed(pv, pv.engine.error(pv.pvname, pv._begun(), "get"))
+        return _failed(pv, absent(pv, "get"))
     pv._metadata(timeout)
     found = None if fresh else _monitored(pv)
     if found is not None:
@@ -132,7 +154,7 @@ def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None
         if not future.done():
             future.set_result(None)
 
-    if not loop.is_closed():
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
         loop.call_soon_threadsafe(done)
 
 
@@ -158,10 +180,21 @@ async def _ask(pv: PV, operation: _Told, timeout: float) -> None:
         pv.engine.give_up(pv._slot, operation)
 
 
+async def _metadata(pv: PV, timeout: float) -> None:
+    """Have units, limits and states known, as `PV.read` does."""
+    if pv._slot not in pv._table.metadata:
+        pv._want_metadata()
+        operation = _Told()
+        pv.engine.begin_ask(pv._slot, operation, CTRL, 1)
+        await _ask(pv, operation, timeout)
+        pv.take_metadata(operation)
+
+
 async def aget(pv: PV, timeout: float, fresh: bool) -> Reading:
     """See `PV.aget`."""
     if not await connect(pv, timeout):
-        return _failed(pv, pv.engine.error(pv.pvname, pv._begun(), "get"))
+        return _failed(pv, absent(pv, "get"))
+    await _metadata(pv, timeout)
     found = None if fresh else _monitored(pv)
     if found is not None:
         return found
@@ -175,7 +208,7 @@ async def aget(pv: PV, timeout: float, fresh: bool) -> Reading:
 async def aput(pv: PV, value: Any, wait: bool, timeout: float) -> None:
     """See `PV.aput`."""
     if not await connect(pv, timeout):
-        raise pv.engine.error(pv.pvname, pv._begun(), "put")
+        raise absent(pv, "put")
     pv.check_writable()
     encoded = await asyncio.to_thread(pv._encode, value) if isinstance(value, str) else pv._encode(value)
     if not wait:
@@ -200,57 +233,109 @@ class Updates(AsyncIterator[Reading]):
     def __init__(self, pv: PV, limit: int) -> None:
         self.dropped = 0
         self._pv = pv
-        self._limit = limit
+        self._limit = max(1, limit)
         self._waiting: deque[Reading] = deque()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._future: asyncio.Future[None] | None = None
+        self._has_begun = self._has_ended = False
         self._index = object()
-        self._lost: Callable[..., None] = self._connection
+        # The PV does not keep alive what an ``async for`` that was left has left behind.
+        self._update = _weakly(weakref.WeakMethod(self._updated))
+        self._connection = _weakly(weakref.WeakMethod(self._changed))
 
     def __aiter__(self) -> Updates:
         return self
 
     async def __anext__(self) -> Reading:
-        if self._loop is None:
+        if self._loop is None and not self._has_ended:
             self._loop = asyncio.get_running_loop()
-            self._pv.connection_callbacks.append(self._lost)
-            self._pv.add_callback(self._update, index=self._index, with_ctrlvars=False)
-            row = self._pv._known_row()
-            if row is not None and self._pv.connected and not self._waiting:
-                return reading_of(self._pv, row)
+            self._begin()
         while True:
             with self._lock:
                 if self._waiting:
                     return self._waiting.popleft()
-                future = self._future = self._loop.create_future()
+                if self._pv.engine.is_closed:
+                    raise EngineClosedError(f"the engine of {self._pv.pvname} was closed: no more updates come")
+                if self._has_ended:
+                    raise StopAsyncIteration
+                future = self._future = asyncio.get_running_loop().create_future()
             await future
 
-    def _update(self, value: Any = None, **kw: Any) -> None:
-        stamp = int(kw["posixseconds"]) * 1_000_000_000 + kw["nanoseconds"]
-        row = (0, 0, 0, kw["status"], kw["severity"], stamp, value, kw["count"], 0)
-        self._put(reading_of(self._pv, row))
+    def _begin(self) -> None:
+        """First the value that there is, then the updates that come after it, each once."""
+        pv, watch = self._pv, self._pv._watch
+        pv._begun()
+        watch.endings.add(self)
+        pv.connection_callbacks.append(self._connection)
+        pv.add_callback(self._update, index=self._index, with_ctrlvars=False)
+        with pv.engine.lock:
+            # What waits for callbacks now is older than this value.
+            row = pv._known_row() if pv.connected and pv._is_monitored() else None
+            watch.callbacks.call(partial(self._started, row))
 
-    def _connection(self, conn: bool = True, **kw: Any) -> None:
-        if not conn:
-            pv = self._pv
-            self._put(_failed(pv, pv.engine.error(pv.pvname, pv._begun(), "get")))
+    def _started(self, row: tuple[Any, ...] | None) -> None:
+        self._has_begun = True
+        if row is not None:
+            self._put(reading_of(self._pv, row))
+
+    def _updated(self, value: Any = None, **kw: Any) -> None:
+        if self._has_begun:
+            stamp = int(kw["posixseconds"]) * 1_000_000_000 + kw["nanoseconds"]
+            row = (0, 0, 0, kw["status"], kw["severity"], stamp, value, kw["count"], 0)
+            self._put(reading_of(self._pv, row))
+
+    def _changed(self, conn: bool = True, **kw: Any) -> None:
+        if self._has_begun and not conn:
+            self._put(_failed(self._pv, absent(self._pv, "get")))
 
     def _put(self, reading: Reading) -> None:
         with self._lock:
+            if self._has_ended:
+                return
             if len(self._waiting) >= self._limit:
                 self._waiting.popleft()
                 self.dropped += 1
                 if self.dropped == 1:
                     log.warning("updates of %s are taken too slowly: the oldest are dropped", self._pv.pvname)
             self._waiting.append(reading)
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._lock:
             future, self._future = self._future, None
         if future is not None and self._loop is not None:
             _tell(self._loop, future)
 
+    def end(self) -> None:
+        """Nothing is taken in any more. Called in any thread."""
+        with self._lock:
+            self._has_ended = True
+        self._wake()
+
     async def aclose(self) -> None:
-        """End it: nothing is taken in any more."""
+        """End it: who waits for a reading waits no more."""
+        self.end()
+        self._waiting.clear()
         if self._loop is not None:
-            self._pv.remove_callback(self._index)
-            if self._lost in self._pv.connection_callbacks:
-                self._pv.connection_callbacks.remove(self._lost)
+            _forget(self._pv, self._index, self._connection)
+
+    def __del__(self) -> None:
+        if self._loop is not None and not self._has_ended:
+            self._pv._watch.callbacks.call(partial(_forget, self._pv, self._index, self._connection))
+
+
+def _forget(pv: PV, index: Any, connection: Callable[..., None]) -> None:
+    pv.remove_callback(index)
+    if connection in pv.connection_callbacks:
+        pv.connection_callbacks.remove(connection)
+    pv._hush()
+
+
+def _weakly(method: weakref.WeakMethod[Callable[..., None]]) -> Callable[..., None]:
+    def call(**kw: Any) -> None:
+        found = method()
+        if found is not None:
+            found(**kw)
+
+    return call

@@ -26,6 +26,7 @@ from daqca.engine.table import ChannelState
 from daqca.errors import ChannelAccessGetFailure, ConfigurationError
 from daqca.events import Batch, Event, Kind
 from daqca.link import CTRL, METADATA
+from daqca.operations import One
 from daqca.proxies.attributes import FIELDS, Attributes, native_type, nelm
 from daqca.proxies.texts import value_text
 from daqca.proxies.watch import watch_of
@@ -107,6 +108,7 @@ class ChannelProxy(Attributes):
         """The engine's slot; what was not searched yet is searched now."""
         if self._slot < 0:
             self._watch.begin()
+            self.engine.check_open()
         return self._slot
 
     @property
@@ -158,12 +160,18 @@ class ChannelProxy(Attributes):
         slots = np.array([self._begun()], np.uint32)
         mask, if_short = mask_of(value)
         with self._watch.beginning:
-            old_mask, old_if_short = self._mask, self._if_short
+            old = self._auto_monitor, self._mask, self._if_short
             self._auto_monitor, self._mask, self._if_short = value, mask, if_short
-            if mask:
-                self._watch.want(slots, mask, if_short, 1)
-            if old_mask:
-                self._watch.want(slots, old_mask, old_if_short, -1)
+            if self._is_detached:  # it wants nothing until `reconnect`
+                return
+            try:
+                if mask:
+                    self._watch.want(slots, mask, if_short, 1)
+            except BaseException:
+                self._auto_monitor, self._mask, self._if_short = old
+                raise
+            if old[1]:
+                self._watch.want(slots, *old[1:], -1)
 
     @property
     def auto_monitor_mask(self) -> int | None:
@@ -328,6 +336,7 @@ class ChannelProxy(Attributes):
     def _latest(self) -> Any:
         """The value; of a lost PV that which it had."""
         if not self.connected and (row := self._known_row()) is not None:
+            self.engine.check_open()
             self._say("read")
             return row[6]
         return self.get()
@@ -381,7 +390,7 @@ class ChannelProxy(Attributes):
         with self._watch.beginning:
             if not self._has_metadata:
                 self._has_metadata = True
-                if self._slot >= 0:
+                if self._slot >= 0 and not self._is_detached:
                     self._watch.want(np.array([self._slot], np.uint32), METADATA, False, 1)
 
     def _known_metadata(self) -> Mapping[str, Any]:
@@ -389,11 +398,18 @@ class ChannelProxy(Attributes):
         return {} if found is None else known_of(Raw(found[0], 1, None, found[1], 0, 0, 0))
 
     def _ask_metadata(self, timeout: float) -> tuple[int, bytes] | None:
-        operation = self.engine.ask(self._slot, timeout, CTRL, 1)
+        return self.take_metadata(self.engine.ask(self._slot, timeout, CTRL, 1))
+
+    def take_metadata(self, operation: One) -> tuple[int, bytes] | None:
+        """The metadata that were asked for, if they came; from now on they are known."""
         row, batch = operation.row, operation.batch
         if row is None or batch is None or row[1] != _READ:
             return None
-        return row[2], bytes(batch.data(*row[6]))
+        found = row[2], bytes(batch.data(*row[6]))
+        with self.engine.lock:
+            self._table.metadata[self._slot] = found
+        self._base = None
+        return found
 
     def get_ctrlvars(self, timeout: float = 5.0, warn: bool = True) -> dict[str, Any] | None:
         """The control fields, from the server: alarm, precision, units, limits, the names of an enum's states.
@@ -411,9 +427,6 @@ class ChannelProxy(Attributes):
             if warn:
                 log.warning("get_ctrlvars(%r): no answer within %.3g s", self.pvname, timeout)
             return None
-        with self.engine.lock:
-            self._table.metadata[self._slot] = found
-        self._base = None
         return dict(known_of(Raw(found[0], 1, None, found[1], 0, 0, 0)))
 
     def get_timevars(self, timeout: float = 5.0, warn: bool = True) -> dict[str, Any] | None:

@@ -5,8 +5,10 @@ Values are kept nowhere but in the engine's table; here is only who wants to be 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,20 +20,25 @@ import numpy.typing as npt
 import daqca.ca as ca
 from daqca.dispatcher import Dispatcher
 from daqca.engine.table import ChannelState
-from daqca.events import ALL_SLOTS, Batch, BatchBuilder, Kind, is_number, pick
+from daqca.errors import DaqcaError
+from daqca.events import Batch, BatchBuilder, Kind, has_block, is_number, pick
 from daqca.link import METADATA
 from daqca.operations import Waiter
 from daqca.reading import UNKNOWN_TYPE
 
 if TYPE_CHECKING:
     from daqca.engine import Engine
+    from daqca.proxies.awaiting import Updates
     from daqca.proxies.channel import ChannelProxy
     from daqca.pv_proxy import PV
+
+log = logging.getLogger("daqca.pv")
 
 Slots = npt.NDArray[np.uint32]
 Counts = npt.NDArray[np.int32]
 
-_UPDATE, _CONNECTED, _LOST = int(Kind.UPDATE), int(Kind.CONNECTED), int(Kind.LOST)
+_UPDATE, _CONNECTED, _DISCONNECTED = int(Kind.UPDATE), int(Kind.CONNECTED), int(Kind.DISCONNECTED)
+_LOST = int(Kind.LOST)
 _IS_CONNECTED = int(ChannelState.CONNECTED)
 _VALUES, _CHANGES = 1, 2
 """What the PVs of a slot want to be told of."""
@@ -110,6 +117,7 @@ class Watch:
         self._adding = threading.Lock()
         self._new: list[PV] = []
         self._released: deque[tuple[int, int, bool, bool]] = deque()
+        self._is_releasing = False
         self._users: dict[int, Users] = {}
         self._is_joined: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
         self._wanted: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
@@ -117,6 +125,8 @@ class Watch:
         self._listeners: dict[int, tuple[PV, ...]] = {}
         self._waits: list[Waiter] = []
         self._hosts: dict[int, str] = {}
+        self.endings: weakref.WeakSet[Updates] = weakref.WeakSet()
+        """Those who wait for updates, to be told of the end."""
 
     # --- PVs come and go ------------------------------------------------------------------------
 
@@ -139,17 +149,27 @@ class Watch:
             with self._adding:
                 new, self._new = self._new, []
             if new:
-                slots = self.engine.slots([pv.pvname for pv in new])
-                self._make_room()
-                for pv, slot in zip(new, slots.tolist(), strict=True):
-                    pv._slot = slot
-                    pv._table = self.engine.table
-                self._join(np.unique(slots))
-                for pv in new:
-                    if pv._has_listeners():
-                        self.listen(pv, greet=True)
-                self._count(new, slots)
+                try:
+                    self._begin(new)
+                except BaseException as error:
+                    if not isinstance(error, Exception):  # a Ctrl-C: the other thread does it again
+                        with self._adding:
+                            self._new = new + self._new
+                        self._work.call(self._begin_soon)
+                    raise
             self._release()
+
+    def _begin(self, new: Sequence[PV]) -> None:
+        slots = self.engine.slots([pv.pvname for pv in new])
+        self._make_room()
+        for pv, slot in zip(new, slots.tolist(), strict=True):
+            pv._slot = slot
+            pv._table = self.engine.table
+        self._join(np.unique(slots))
+        for pv in new:
+            if pv._has_listeners():
+                self.listen(pv, greet=True)
+        self._count(new, slots)
 
     def _make_room(self) -> None:
         capacity = self.engine.table.capacity
@@ -164,8 +184,8 @@ class Watch:
     def _join(self, slots: Slots) -> None:
         slots = slots[~self._is_joined[slots]]
         if len(slots):
-            self._is_joined[slots] = True
             self._feed.add(slots)
+            self._is_joined[slots] = True
 
     def _count(self, pvs: Sequence[PV], slots: Slots) -> None:
         """These PVs want what they want."""
@@ -175,8 +195,15 @@ class Watch:
                 wishes.setdefault((pv._mask, pv._if_short), []).append(i)
             if pv._has_metadata:
                 wishes.setdefault((METADATA, False), []).append(i)
-        for (mask, if_short), places in sorted(wishes.items(), reverse=True):  # metadata first: callbacks need them
-            self.want(slots[places], mask, if_short, 1)
+        done: list[tuple[Slots, int, bool]] = []
+        try:
+            for (mask, if_short), places in sorted(wishes.items(), reverse=True):  # metadata first: callbacks need them
+                self.want(slots[places], mask, if_short, 1)
+                done.append((slots[places], mask, if_short))
+        except BaseException:
+            for wish in done:
+                self.want(*wish, -1)
+            raise
 
     def want(self, slots: Slots, mask: int, if_short: bool, change: int) -> None:
         """One more (or less) wants these slots monitored; a slot may occur more than once."""
@@ -184,8 +211,13 @@ class Watch:
             users = self._users.get(mask)
             if users is None:
                 users = self._users[mask] = Users(self.engine.table.capacity)
-            np.add.at(users.if_short if if_short else users.always, slots, change)
-            self._settle(mask, users, np.unique(slots))
+            counts = users.if_short if if_short else users.always
+            np.add.at(counts, slots, change)
+            try:
+                self._settle(mask, users, np.unique(slots))
+            except BaseException:
+                np.subtract.at(counts, slots, change)
+                raise
 
     def _settle(self, mask: int, users: Users, slots: Slots) -> None:
         """Begin and end monitors as they are wanted now."""
@@ -207,7 +239,9 @@ class Watch:
         return users is not None and slot < len(users.is_on) and users.is_on.item(slot)
 
     def gone(self, pv: PV) -> None:
-        """A PV is no more: what it wanted ends in time. Called in any thread, with any lock held."""
+        """A PV is no more: what it wanted ends as soon as anything comes, or is begun. Called in any thread, with any
+        lock held.
+        """
         self._released.append((pv._slot, pv._mask, pv._if_short, pv._has_metadata))
 
     def _release(self) -> None:
@@ -218,6 +252,12 @@ class Watch:
                 self.want(slots, mask, if_short, -1)
             if has_metadata:
                 self.want(slots, METADATA, False, -1)
+
+    def _release_now(self) -> None:
+        self._is_releasing = False
+        if not self.engine.is_closed:
+            with self.beginning:
+                self._release()
 
     def count_arrivals(self) -> None:
         """Take note of when updates arrive: some form of PV tells that as its timestamp."""
@@ -239,7 +279,10 @@ class Watch:
                 slots = slots[self.engine.table.state[slots] == _IS_CONNECTED]
             known = self._hosts
             new = np.array([one for one in slots.tolist() if one not in known], np.uint32)
-            known.update(zip(new.tolist(), self.engine.hosts(new), strict=True))
+            try:
+                known.update(zip(new.tolist(), self.engine.hosts(new), strict=True))
+            except DaqcaError as error:  # a callback has more to tell than the server
+                log.info("%s", error)
             host = known.get(slot)
         return host or None
 
@@ -265,9 +308,12 @@ class Watch:
                 self.callbacks.put(partial(self._tell, (pv,)), self._present(pv))
 
     def _present(self, pv: PV) -> Batch:
-        """How things are with a PV that is connected, as events. The caller holds the engine's lock."""
+        """How things are with a PV, as events. The caller holds the engine's lock."""
         slot, table, builder = pv._slot, self.engine.table, BatchBuilder()
         native, count, access = (column.item(slot) for column in (table.native_type, table.native_count, table.access))
+        if table.state.item(slot) != _IS_CONNECTED:
+            builder.rows.append((slot, _DISCONNECTED, 0, 0, 0, time.time_ns(), 0.0, 0, 0))
+            return builder.build()
         builder.rows.append((slot, _CONNECTED, native, access, 0, time.time_ns(), 0.0, count, 0))
         if self.is_on(slot, pv._mask) and table.kinds.item(slot):
             row = table.last[slot].item()
@@ -300,12 +346,18 @@ class Watch:
         if not updates.all():
             connected = slots[kinds == _CONNECTED]
             if len(connected):
+                for slot in connected.tolist():
+                    self._hosts.pop(slot, None)
                 self._work.call(partial(self._connected, connected.copy()))
         told = inside & ((wanted[places] & np.where(updates, _VALUES, _CHANGES)) != 0)
-        told |= (kinds == _LOST) & (slots == ALL_SLOTS)
+        if self._released and not self._is_releasing:
+            self._is_releasing = True
+            self._work.call(self._release_now)
         if told.any():
-            part = batch if told.all() else Batch(pick(records, told), batch.block)
-            self.callbacks.put(self._tell_listeners, part)
+            part = records if told.all() else pick(records, told)
+            # Numbers do not keep the arrays beside which they came.
+            block = batch.block if len(batch.block) and has_block(part).any() else b""
+            self.callbacks.put(self._tell_listeners, Batch(part, block))
         if self._waits:
             waits, self._waits = self._waits, []
             for wait in waits:
@@ -313,8 +365,6 @@ class Watch:
 
     def _connected(self, slots: Slots) -> None:
         """Channels are connected, and so one knows how long they are."""
-        for slot in slots.tolist():
-            self._hosts.pop(slot, None)
         with self.beginning:
             for mask, users in self._users.items():
                 inside = slots[slots < len(users.if_short)]
@@ -325,8 +375,19 @@ class Watch:
     def _tell_listeners(self, batch: Batch) -> None:
         listeners = self._listeners
         for event in batch:
+            if event.kind == _LOST:
+                self._tell_anew(event.count)
             for pv in listeners.get(event.slot, ()):
                 self._tell_one(pv, event, batch)
+
+    def _tell_anew(self, dropped: int) -> None:
+        """Events were dropped because callbacks are too slow: tell how things are now."""
+        log.warning("callbacks of PVs are too slow: %d events were dropped, and are made up for by the last", dropped)
+        with self.engine.lock:
+            pvs = [pv for listeners in self._listeners.values() for pv in listeners]
+            now = [(pv, self._present(pv)) for pv in pvs]
+        for pv, batch in now:
+            self._tell((pv,), batch)
 
     def _tell(self, pvs: Sequence[PV], batch: Batch) -> None:
         for event in batch:
@@ -382,6 +443,7 @@ class Watch:
         self.beginning, self._adding = threading.RLock(), threading.Lock()
         self._work.forked()
         self._listeners.clear()
+        self._users.clear()
 
     def close(self) -> None:
         """The engine is closed."""
@@ -389,3 +451,5 @@ class Watch:
         with self.engine.lock:
             for wait in self._waits:
                 wait.complete()
+        for updates in list(self.endings):
+            updates.end()
