@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -9,7 +10,8 @@ import daqca
 import daqca.ca as ca
 import daqca.dbr as dbr
 from daqca.compat import CLASSES, MODULES, missing, pv, utils
-from daqca.functions import caget, caget_many, cainfo, camonitor, camonitor_clear, caput, caput_many, poll
+from daqca.functions import caget, caget_many, cainfo, camonitor, camonitor_clear, caput, poll
+from daqca.functions import caput_many as _caput_many
 
 pv.replace()
 PV = pv.PV
@@ -41,6 +43,18 @@ __all__ = [
     "utils",
     *(name for name, module in CLASSES.items() if MODULES[module] is not None),
 ]
+
+
+def caput_many(
+    pvlist: Iterable[Any],
+    values: Sequence[Any],
+    wait: bool | str = False,
+    connection_timeout: float = 5.0,
+    put_timeout: float = 60.0,
+) -> list[int]:
+    """`daqca.caput_many`, which says -1 of a PV that is not connected, as programs know it."""
+    statuses = _caput_many(pvlist, values, wait, connection_timeout, put_timeout)
+    return [-1 if status is None else status for status in statuses]
 
 
 def __getattr__(name: str) -> Any:

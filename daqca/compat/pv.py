@@ -86,6 +86,13 @@ class PV(pv_proxy.PV):
         )
         return None if found is None else found["value"]
 
+    def force_connect(self, pvname: str | None = None, chid: Any = None, conn: bool = True, **kws: Any) -> None:
+        """Run the connection callbacks as if the connection had changed just now; after `disconnect`, `reconnect`."""
+        if conn and self._is_detached:
+            self.reconnect()
+        else:
+            super().force_connect(pvname, chid, conn, **kws)
+
     # Libraries that are done with a PV assign None to these; what was assigned is what they find.
 
     @property

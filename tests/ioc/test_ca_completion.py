@@ -110,12 +110,12 @@ def test_no_data_are_none(ca: ModuleType, records: Records, calls: Calls):
 def test_a_dictionary_is_given_by_its_names_as_in_pyepics(ca: ModuleType, records: Records):
     """Each function gets of it what it takes."""
     chid, name = connected(records("free")), records("free")
-    data = {"one": 1, "two": 2, "pvname": "rubbish", "data": "rubbish", "callback": 3, "self": 4, 5: "no name"}
+    data = {"one": 1, "two": 2, "pvname": "rubbish", "data": "its own", "callback": 3, "self": 4, 5: "no name"}
     found: list[Any] = []
     functions: list[tuple[Callable[..., Any], Any]] = [
-        (lambda pvname, data: found.append((pvname, data)), (name, data)),
+        (lambda pvname, data: found.append((pvname, data)), (name, "its own")),
         (lambda pvname, one, two: found.append((pvname, one, two)), (name, 1, 2)),
-        (lambda pvname, data, two=0: found.append((pvname, data, two)), (name, data, 2)),
+        (lambda pvname, data, two=0: found.append((pvname, data, two)), (name, "its own", 2)),
         (
             lambda pvname, one, **more: found.append((pvname, one, sorted(more))),
             (name, 1, ["callback", "data", "self", "two"]),

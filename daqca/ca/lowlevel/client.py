@@ -441,7 +441,7 @@ class Client:
             pvname, chid = (None, None) if channel is None else (channel.pvname, int(channel))
             self.guard(callback, op=op, status=status, message=text, pvname=pvname, chid=chid, context=self.number)
 
-    def guard(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    def guard(self, callback: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
         """Call a user's function; if it raises, that is logged and counted."""
         try:
             callback(*args, **kwargs)

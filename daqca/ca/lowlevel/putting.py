@@ -309,6 +309,7 @@ def arguments(callback: PutCallback, data: Any, status: int | None) -> dict[str,
         names, takes_all = _parameters(callback)
         if isinstance(data, dict):  # PyEpics gives what is in it
             more = {**{name: item for name, item in data.items() if isinstance(name, str)}, **more}
+            given["data"] = data.get("data", data)
             if "data" not in names and not takes_all:
                 given = {}
         given.update({name: more[name] for name in more.keys() - {"pvname", "data"} if takes_all or name in names})
