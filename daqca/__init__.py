@@ -7,26 +7,63 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from daqca.engine import ChannelInfo, Engine, PutResult, Sink, Subscription
+    from daqca.engine.default import default_engine, use_engine
+    from daqca.functions import (
+        INVALID_ALARM,
+        MAJOR_ALARM,
+        MINOR_ALARM,
+        NO_ALARM,
+        caget,
+        caget_many,
+        cainfo,
+        camonitor,
+        camonitor_clear,
+        caput,
+        caput_many,
+        poll,
+    )
     from daqca.outcome import Outcome
+    from daqca.pv_proxy import PV, get_pv
     from daqca.reading import Metadata, Reading
     from daqca.snapshot import Snapshot
 
 __version__ = "0.1.0"
 
-__all__ = [
+__all__ = [  # noqa: RUF022 - sorted as everybody sorts
     "ChannelInfo",
     "Engine",
+    "INVALID_ALARM",
+    "MAJOR_ALARM",
+    "MINOR_ALARM",
     "Metadata",
+    "NO_ALARM",
     "Outcome",
+    "PV",
     "PutResult",
     "Reading",
     "Sink",
     "Snapshot",
     "Subscription",
     "__version__",
+    "caget",
+    "caget_many",
+    "cainfo",
+    "camonitor",
+    "camonitor_clear",
+    "caput",
+    "caput_many",
+    "default_engine",
+    "get_pv",
+    "poll",
+    "use_engine",
 ]
 
 _HOMES = {
+    "INVALID_ALARM": "daqca.functions",
+    "MAJOR_ALARM": "daqca.functions",
+    "MINOR_ALARM": "daqca.functions",
+    "NO_ALARM": "daqca.functions",
+    "PV": "daqca.pv_proxy",
     "ChannelInfo": "daqca.engine",
     "Engine": "daqca.engine",
     "Metadata": "daqca.reading",
@@ -36,6 +73,17 @@ _HOMES = {
     "Sink": "daqca.engine",
     "Snapshot": "daqca.snapshot",
     "Subscription": "daqca.engine",
+    "caget": "daqca.functions",
+    "caget_many": "daqca.functions",
+    "cainfo": "daqca.functions",
+    "camonitor": "daqca.functions",
+    "camonitor_clear": "daqca.functions",
+    "caput": "daqca.functions",
+    "caput_many": "daqca.functions",
+    "default_engine": "daqca.engine.default",
+    "get_pv": "daqca.pv_proxy",
+    "poll": "daqca.functions",
+    "use_engine": "daqca.engine.default",
 }
 
 

@@ -15,7 +15,7 @@ from daqca.engine.engine import Engine
 from daqca.errors import ChannelError
 from daqca.events import Access, Batch, Event, Kind
 from daqca.proxies import awaiting
-from daqca.proxies.cache import cache
+from daqca.proxies.cache import OneOrMore, cache, clear_pvcache, join, name_of
 from daqca.proxies.callbacks import Callbacks, Listeners
 from daqca.proxies.pause import poll
 from daqca.proxies.putting import WritableProxy
@@ -73,13 +73,13 @@ class PV(WritableProxy):
         "_is_filtered",
         "_last_told",
         "_told",
-        "verbose",
+        "_verbose",
     )
 
     def __init__(
         self,
         pvname: str,
-        callback: Callable[..., Any] | list[Callable[..., Any]] | tuple[Callable[..., Any], ...] | None = None,
+        callback: OneOrMore = None,
         form: str = "time",
         auto_monitor: bool | int | None = None,
         connection_callback: Callable[..., Any] | None = None,
@@ -100,7 +100,7 @@ class PV(WritableProxy):
             monitor_delta,
             default_engine() if engine is None else engine,
         )
-        self.verbose = verbose
+        self._verbose = verbose
         self._is_filtered = self._told = False
         self._last_told: float | None = None
         self._callbacks: Callbacks | None = None
@@ -158,6 +158,7 @@ class PV(WritableProxy):
         self._watch.ignore(self)
         if not self._is_detached:
             self._is_detached = True
+            self._watch.said.discard(~self._slot)
             self._watch.gone(self)
             self._watch.begin()
         self.clear_callbacks(with_access_callback=True, with_connect_callback=True)
@@ -209,6 +210,16 @@ class PV(WritableProxy):
         self._access_callbacks = Listeners(self._listen, callbacks)
         self._listen()
 
+    @property
+    def verbose(self) -> bool:
+        """Whether each update is printed. May be assigned to."""
+        return self._verbose
+
+    @verbose.setter
+    def verbose(self, verbose: bool) -> None:
+        self._verbose = verbose
+        self._listen()
+
     def _has_listeners(self) -> bool:
         return bool(
             self._callbacks
@@ -222,8 +233,8 @@ class PV(WritableProxy):
         return bool(self._callbacks or self.verbose)
 
     def _listen(self) -> None:
-        if self._slot >= 0:
-            self._watch.listen(self)
+        if self._slot >= 0 and not self._is_detached:
+            (self._watch.listen if self._has_listeners() else self._watch.ignore)(self)
 
     def add_callback(
         self,
@@ -258,8 +269,10 @@ class PV(WritableProxy):
         if callable(callback):
             if index is None:
                 index = 1 + max((one for one in self.callbacks if isinstance(one, int)), default=0)
-            if with_ctrlvars and self.connected:
-                self._metadata()
+            if with_ctrlvars:
+                self._want_metadata()
+                if self.connected:
+                    self._metadata()
             self.callbacks[index] = (callback, kw)
         if run_now:
             self.get()
@@ -287,9 +300,10 @@ class PV(WritableProxy):
     def _hush(self) -> None:
         """Fewer callbacks than there were: listen to no more than is needed."""
         if self._slot >= 0 and not self._wants_values():
-            self._watch.ignore(self)
-            if self._has_listeners():
-                self._watch.listen(self)
+            with self._watch.beginning, self.engine.lock:  # it misses nothing meanwhile
+                self._watch.ignore(self)
+                if self._has_listeners():
+                    self._watch.listen(self)
 
     def run_callbacks(self) -> None:
         """Call all callbacks now, with what is known."""
@@ -303,7 +317,10 @@ class PV(WritableProxy):
     def _run(self, keywords: dict[str, Any]) -> None:
         callbacks = self._callbacks
         if callbacks:
-            for index in callbacks if len(callbacks) == 1 else sorted(callbacks, key=_order):
+            indices = list(callbacks)  # callbacks may add and remove callbacks
+            if len(indices) > 1:
+                indices.sort(key=_order)
+            for index in indices:
                 self._run_one(index, keywords)
 
     def _run_one(self, index: Any, keywords: dict[str, Any]) -> None:
@@ -317,7 +334,7 @@ class PV(WritableProxy):
         value = self._value_of(event, batch)
         if self._is_filtered and not self._moved(value):
             return
-        keywords = self._arguments((*event[:6], value, *event[7:]))
+        keywords = self._arguments((*event[:6], value, *event[7:]), base=self._base)
         if self.verbose:
             print(f"{self.pvname}: {keywords['char_value']} ({time_text(keywords['timestamp'])})")
         self._run(keywords)
@@ -336,7 +353,6 @@ class PV(WritableProxy):
         kind = event.kind
         self._base = None
         if kind == _CONNECTED:
-            self._said = False
             self._set_delta()
         if kind in (_CONNECTED, _DISCONNECTED) and self._told is not (kind == _CONNECTED):
             self._told = kind == _CONNECTED
@@ -430,3 +446,54 @@ class PV(WritableProxy):
 def _order(index: Any) -> tuple[bool, Any]:
     """Numbers first, in their order."""
     return (False, index) if isinstance(index, int) else (True, str(index))
+
+
+default_pv_class: type[PV] = PV  # what `get_pv` makes; a program may assign a subclass
+_PVcache_, fmt_time = cache, time_text
+
+
+def get_pv(
+    pvname: str | PV,
+    form: str = "time",
+    connect: bool = False,
+    context: int | None = None,
+    timeout: float | None = 5.0,
+    connection_callback: Callable[..., Any] | None = None,
+    access_callback: Callable[..., Any] | None = None,
+    callback: OneOrMore = None,
+    verbose: bool = False,
+    count: int | None = None,
+    auto_monitor: bool | int | None = None,
+    monitor_delta: float | None = None,
+    **kws: Any,
+) -> PV:
+    """The PV of this name and form: the one that there is, or else a new one of the class `default_pv_class`.
+
+    Parameters
+    ----------
+    connect
+        Whether to wait until it is connected. If it is not within `timeout` seconds, this is logged.
+    context
+        Of no effect: a PV is in an engine.
+    timeout
+        Seconds to wait; also the ``connection_timeout`` of a new PV (None: `PV` says).
+    connection_callback, access_callback, callback, auto_monitor, monitor_delta
+        If there is one: callbacks are added, and called now too if it is connected; it is monitored if it was not.
+    verbose, count, kws
+        Of a new PV only: see `PV`.
+    """
+    name, engine = name_of(pvname), kws.get("engine") or default_engine()
+    with cache.lock:
+        pv = cache.find(name, form.lower(), engine)
+        if is_new := pv is None:
+            pv = default_pv_class(
+                name, callback=callback, form=form, auto_monitor=auto_monitor, connection_callback=connection_callback,
+                connection_timeout=timeout, verbose=verbose, count=count, access_callback=access_callback,
+                monitor_delta=monitor_delta, **kws,
+            )  # fmt: skip
+            cache[name, pv.form] = pv
+    if not is_new:
+        join(pv, connection_callback, access_callback, callback, auto_monitor, monitor_delta)
+    if connect and not pv.wait_for_connection(timeout):
+        log.warning("%s", pv.engine.error(name, pv._begun(), "connect"))
+    return pv

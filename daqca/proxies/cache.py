@@ -42,6 +42,7 @@ class Cache(MutableMapping[Key, "PV"]):
 
     def __setitem__(self, key: Key, pv: PV) -> None:
         self._pvs[key[0], key[1]] = pv
+        ca.register_clear_cache(clear_pvcache)
 
     def __delitem__(self, key: Key) -> None:
         del self._pvs[key[0], key[1]]

@@ -199,6 +199,8 @@ def _say(operation: str, names: list[str], outcomes: list[Outcome], reasons: dic
 
 
 def _names_of(pvlist: Iterable[str]) -> list[str]:
+    if not isinstance(pvlist, Iterable):
+        raise TypeError(f"expected a list of names, and got {pvlist!r}")
     if isinstance(pvlist, (str, bytes)):
         raise TypeError(f"expected a list of names, got the text {pvlist!r}; for one PV say [{pvlist!r}]")
     return [name_of(name) for name in pvlist]
