@@ -75,9 +75,9 @@ class Doubts:
         for row in np.flatnonzero(guarded).tolist():
             slot, timestamp = slots.item(row), timestamps.item(row)
             newest = guards[slot][0]
-            if timestamp < newest:
-                late[row] = True
-            elif timestamp == newest:
-                # Of a record that was not processed, or by a clock that is too coarse: only the server knows.
+            if timestamp <= newest:
+                # Late; or by a clock that was set back, or is too coarse, or of a record that was not processed: only
+                # the server knows.
+                late[row] = timestamp < newest
                 self.doubt(slot)
         return pick(records, ~late) if late.any() else records

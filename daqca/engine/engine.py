@@ -435,15 +435,22 @@ class Engine(Slotwise):
             link.close()
         if self._pool is not None:
             self._pool.close()
+        self._disconnect_all()
         self._delivery.close()
+        with self.lock:
+            self.table.disconnect()
         self.dispatcher.close()
+
+    def _disconnect_all(self) -> None:
+        with self.lock:
+            self.table.disconnect()
 
     def _forked(self) -> None:
         """In the child of a fork: closed, with locks that no thread of the parent holds."""
         self.is_closed = self._is_forked = True
         self.lock = self._delivery.renew_lock()
         self._adding = threading.Lock()
-        self.table.state[self.table.state == ChannelState.CONNECTED] = ChannelState.LOST
+        self._disconnect_all()
         self._monitors.forked()
         self.dispatcher.forked()
         if self.watch is not None:

@@ -102,8 +102,10 @@ class LocalLink:
     def unsubscribe(self, slots: Slots, mask: int) -> None:
         """See `daqca.link.Link.unsubscribe`."""
         with self.lock:
-            ids = self._ids[mask][slots]
-            self._ids[mask][slots] = _NONE
+            known = self._ids.get(mask, np.zeros(0, np.uint32))
+            slots = slots[slots < len(known)]  # a call that was broken off may not have subscribed them
+            ids = known[slots]
+            known[slots] = _NONE
             self._context.unsubscribe(ids[ids != _NONE])
 
     def hosts(self, slots: Slots) -> list[str]:

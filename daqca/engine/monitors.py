@@ -51,6 +51,9 @@ class Monitors:
 
     def _unsubscribe(self, subscription: Subscription) -> None:
         with self._changing:
+            if subscription._close is None:  # another thread closed it meanwhile
+                return
+            subscription._close = None
             self._delivery.detach(subscription)
             self._release(subscription.slots, subscription.mask)
 
@@ -64,10 +67,14 @@ class Monitors:
         """Monitor channels for a feed, which does not with this mask yet."""
         with self._changing:
             new = self._count(slots, mask, 1)
-            with self._engine.lock:
-                feed.began(slots, mask)
-                self._delivery.catch_up(feed, slots[~new], mask)
-            self._ask(slots[new], mask)
+            try:
+                with self._engine.lock:
+                    feed.began(slots, mask)
+                    self._delivery.catch_up(feed, slots[~new], mask)
+                self._ask(slots[new], mask)
+            except BaseException:
+                self.end(feed, slots, mask)
+                raise
 
     def end(self, feed: Feed, slots: Slots, mask: int) -> None:
         """Monitor channels no more for a feed."""

@@ -250,8 +250,8 @@ class Subscription:
         """End the subscription; the sink gets nothing more."""
         if isinstance(self._sink, CallbackSink):
             self._sink.closed = True
-        if self._close is not None:
-            close, self._close = self._close, None
+        close = self._close
+        if close is not None:
             close(self)
 
     def __enter__(self) -> Subscription:

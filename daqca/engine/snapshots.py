@@ -80,7 +80,7 @@ class Taking:
             for link, operation in self._operations:
                 give_up(link, operation)
         if any(operation.left for operation in waits):
-            self._engine._check_open()
+            self._engine.check_open()
         return self._result()
 
     def _done(self) -> int:

@@ -181,6 +181,10 @@ class Table:
         # A small part of a large block is copied, so that it does not keep the whole block in memory.
         self.data[slot] = (dbr_type, count, data if 2 * len(data) > block_size else bytes(data))
 
+    def disconnect(self) -> None:
+        """Every channel is lost: the engine was closed."""
+        self.state[self.state == _IS_CONNECTED] = _IS_LOST
+
     def connections(self, records: Records) -> None:
         """Take in CONNECTED, DISCONNECTED and ACCESS events, oldest first.
 

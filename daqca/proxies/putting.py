@@ -81,7 +81,11 @@ class WritableProxy(ChannelProxy):
         if use_complete or callback is not None:
             self._last_put = operation
         limit = DEFAULT_TIMEOUT if timeout is None else timeout
-        self.engine.write(slot, encoded, operation, limit if wait else 0.0)
+        try:
+            self.engine.write(slot, encoded, operation, limit if wait else 0.0)
+        except BaseException:  # a Ctrl-C: who gave a callback is told all the same, and nobody else waits
+            operation.abandon()
+            raise
         if not wait:
             return int(ECA.NORMAL)
         operation.leave()
@@ -153,12 +157,13 @@ class _Put(One):
 
     def complete(self) -> None:
         """See `Waiter.complete`."""
-        if self.done:
-            return
-        self.pv.was_written(self)
-        super().complete()
-        if not self.is_here:
-            self.pv._watch.callbacks.call(self._tell)
+        with self.pv.engine.lock:  # so that it is either here or in `leave` that the end is seen
+            if self.done:
+                return
+            self.pv.was_written(self)
+            super().complete()
+            if not self.is_here:
+                self.pv._watch.callbacks.call(self._tell)
 
     def leave(self) -> None:
         """The thread in `put` makes the call now, or leaves it to the thread of the callbacks."""
@@ -167,6 +172,16 @@ class _Put(One):
             done = self.done
         if done:
             self._call()
+
+    def abandon(self) -> None:
+        """The thread in `put` was interrupted, and leaves the call to that of the callbacks."""
+        with self.pv.engine.lock:
+            was_here, self.is_here = self.is_here, False
+            done = self.done
+        if self.callback is None and not self.is_shown:
+            self.pv.engine.give_up(self.pv._slot, self)
+        elif was_here and done:
+            self.pv._watch.callbacks.call(self._tell)
 
     @property
     def status(self) -> int:
