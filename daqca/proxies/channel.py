@@ -58,7 +58,6 @@ class ChannelProxy(Attributes):
         "_mask",
         "_monitor_delta",
         "_more_args",
-        "_said",
         "_slot",
         "_table",
         "_user_max_count",
@@ -86,6 +85,7 @@ class ChannelProxy(Attributes):
         if self.form not in FORMS:
             raise ConfigurationError(f"PV({self.pvname!r}, form={form!r}): a form is one of {', '.join(FORMS)}")
         self.connection_timeout = ca.DEFAULT_CONNECTION_TIMEOUT if connection_timeout is None else connection_timeout
+        engine.check_open()
         self.engine = engine
         self._watch = watch_of(engine)
         self._table = engine.table
@@ -93,7 +93,7 @@ class ChannelProxy(Attributes):
         self._mask, self._if_short = mask_of(auto_monitor)
         self._user_max_count = count
         self._monitor_delta: float | None = monitor_delta
-        self._is_detached = self._said = self._has_metadata = False
+        self._is_detached = self._has_metadata = False
         self._more_args: Mapping[str, Any] = {}
         # The answer to the last get, as a row, and when it came.
         self._kept: tuple[Row, float] | None = None
@@ -176,16 +176,18 @@ class ChannelProxy(Attributes):
     @property
     def auto_monitor_mask(self) -> int | None:
         """The mask it is monitored with, or soon will be; None if it is not, or never connected."""
-        most = nelm(self)
-        is_wanted = most >= 0 and (most < ca.AUTOMONITOR_MAXLENGTH or not self._if_short)
-        return self._mask if self._mask and (is_wanted or self._is_monitored()) else None
+        return self._mask if self._wants_monitor() else None
 
     def clear_auto_monitor(self) -> None:
         """Monitor it no more."""
         self.auto_monitor = False
 
+    def _wants_monitor(self) -> bool:
+        most = nelm(self)
+        return bool(self._mask) and most >= 0 and (most < ca.AUTOMONITOR_MAXLENGTH or not self._if_short)
+
     def _is_monitored(self) -> bool:
-        return bool(self._mask) and self._watch.is_on(self._slot, self._mask)
+        return self._wants_monitor() and self._watch.is_on(self._slot, self._mask)
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -356,8 +358,10 @@ class ChannelProxy(Attributes):
 
     def _say(self, operation: str) -> None:
         """Log, once until it connects again, that it is not there, and why."""
-        if not self._said:
-            self._said = True
+        said = self._watch.said
+        about = ~self._slot if self._is_detached else self._begun()
+        if about not in said:
+            said.add(about)
             if self._is_detached:
                 log.warning(
                     "%s(%r): disconnect() was called; reconnect() makes it usable again", operation, self.pvname
@@ -366,9 +370,9 @@ class ChannelProxy(Attributes):
                 log.warning("%s", self.engine.error(self.pvname, self._begun(), operation))
 
     def _times(self, row: Row, form: str | None = None) -> tuple[float, float, int]:
-        """timestamp, posixseconds and nanoseconds of a row in a form (None: the PV's)."""
+        """timestamp, posixseconds and nanoseconds of a row: the record's, if the PV's form or this one is "time"."""
         stamp = row[5]
-        if (form or self.form) != "time":
+        if "time" not in (form, self.form):
             seconds = self._watch.arrived(self._slot) if self._is_monitored() else 0.0
             if not seconds and self._kept is not None:
                 seconds = self._kept[1]
@@ -378,7 +382,7 @@ class ChannelProxy(Attributes):
 
     # --- metadata -------------------------------------------------------------------------------
 
-    def _metadata(self, timeout: float | None = 1.0) -> Mapping[str, Any]:
+    def _metadata(self, timeout: float | None = None) -> Mapping[str, Any]:
         """Precision, units, limits and states, as the server told last; the first time it is asked, then monitored."""
         slot = self._begun()
         if slot not in self._table.metadata and self.wait_for_connection(timeout):
@@ -416,9 +420,9 @@ class ChannelProxy(Attributes):
 
         Returns
         -------
-        A dictionary; None if it does not connect, or does not answer in `timeout` seconds.
+        A dictionary; None if it does not connect in `connection_timeout` seconds, or does not answer in `timeout`.
         """
-        if not self.wait_for_connection(timeout):
+        if not self.wait_for_connection():
             self._say("get_ctrlvars")
             return None
         self._want_metadata()
@@ -431,7 +435,7 @@ class ChannelProxy(Attributes):
 
     def get_timevars(self, timeout: float = 5.0, warn: bool = True) -> dict[str, Any] | None:
         """status, severity, timestamp, posixseconds and nanoseconds, from the server; None if it does not answer."""
-        if not self.wait_for_connection(timeout):
+        if not self.wait_for_connection():
             self._say("get_timevars")
             return None
         row = self._row(use_monitor=False, timeout=timeout)
@@ -453,8 +457,8 @@ class ChannelProxy(Attributes):
         return base
 
     def _arguments(self, row: Row, form: str | None = None, base: dict[str, Any] | None = None) -> dict[str, Any]:
-        """All keywords for one value, with the time that a form has (None: the PV's); those that do not come with
-        each value are in `base`, if they are known.
+        """All keywords for one value, with the time as of `_times`; those that do not come with each value are in
+        `base`, if they are known.
         """
         found = dict(base or self._make_base())
         value = row[6]

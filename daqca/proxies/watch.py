@@ -125,6 +125,8 @@ class Watch:
         self._listeners: dict[int, tuple[PV, ...]] = {}
         self._waits: list[Waiter] = []
         self._hosts: dict[int, str] = {}
+        self.said: set[int] = set()
+        """The slots of which was logged that they are not there, and why."""
         self.endings: weakref.WeakSet[Updates] = weakref.WeakSet()
         """Those who wait for updates, to be told of the end."""
 
@@ -348,6 +350,7 @@ class Watch:
             if len(connected):
                 for slot in connected.tolist():
                     self._hosts.pop(slot, None)
+                    self.said.discard(slot)
                 self._work.call(partial(self._connected, connected.copy()))
         told = inside & ((wanted[places] & np.where(updates, _VALUES, _CHANGES)) != 0)
         if self._released and not self._is_releasing:
@@ -448,6 +451,7 @@ class Watch:
     def close(self) -> None:
         """The engine is closed."""
         self._work.close(quietly=True)
+        self._users.clear()
         with self.engine.lock:
             for wait in self._waits:
                 wait.complete()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import numpy as np
+
 from .recording import eventually
 
 
@@ -34,7 +36,7 @@ class Calls:
     def wait_last(self, value: Any, name: str = "value") -> dict[str, Any]:
         """Wait until the last call has this value; returns its keywords."""
         eventually(
-            lambda: self.calls and self.calls[-1].get(name) == value,
+            lambda: self.calls and type(last := self.calls[-1].get(name)) is not np.ndarray and last == value,
             f"{name}={value!r} in the last call; there were {self.all(name)}",
         )
         return self.calls[-1]
