@@ -15,7 +15,7 @@ from daqca.engine.engine import Engine
 from daqca.errors import ChannelError
 from daqca.events import Access, Batch, Event, Kind
 from daqca.proxies import awaiting
-from daqca.proxies.cache import OneOrMore, cache, clear_pvcache, join, name_of
+from daqca.proxies.cache import OneOrMore, cache, clear_pvcache, join, name_of  # noqa: F401 - clear_pvcache is handed on
 from daqca.proxies.callbacks import Callbacks, Listeners
 from daqca.proxies.pause import poll
 from daqca.proxies.putting import WritableProxy
