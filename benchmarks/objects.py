@@ -50,8 +50,9 @@ def make(bench: Bench, client: Client, names: Path, n: int, results: Results) ->
         time.sleep(0.3)
         used = sum(map(private_bytes, descendants(process.pid))) - before
     wrong = verdict(result)
-    if result["connected"] != n:
-        wrong = f"{result['connected']} of {n} connected"
+    for state in ("connected", "monitored"):
+        if result[state] != n:
+            wrong = f"{result[state]} of {n} {state}"
     for what, seconds in result["times"].items():
         results.add(client.name, f"{what}, {n:,}", "ms", 1e3 * seconds, wrong)
     results.add(client.name, f"memory, {n:,}", "kB", used / n / 1000, wrong)

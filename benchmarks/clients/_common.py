@@ -178,7 +178,8 @@ def objects(adapter: Adapter, expected: Sequence[float]) -> None:
         seconds = time.perf_counter() - start
         values = [pv.get() for pv in pvs]
         times = {"created": created, "connected": seconds, "with values": time.perf_counter() - start}
-        say(times=times, **{**judge(adapter, values, expected), "connected": connected})
+        monitored = sum(1 for pv in pvs if pv.auto_monitor_mask)
+        say(times=times, connected=connected, monitored=monitored, **judge(adapter, values, expected))
 
 
 BLOCK = 1000
