@@ -66,9 +66,10 @@ def main(arguments: list[str]) -> None:
         _run_spec(spec, rest, first)
     else:
         _start_at(os.path.dirname(os.path.realpath(first)))
-        with io.open_code(os.path.abspath(first)) as file:
-            code = compile(file.read(), first, "exec", dont_inherit=True)
-        _run(code, [first, *rest], __file__=first)
+        path = os.path.abspath(first)
+        with io.open_code(path) as file:
+            code = compile(file.read(), path, "exec", dont_inherit=True)
+        _run(code, [first, *rest], __file__=path)
 
 
 def _refuse(why: str) -> NoReturn:
