@@ -61,7 +61,7 @@ class Layout(NamedTuple):
     data_length: int
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def layout(data_type: int, count: int, size: int) -> Layout:
     """The layout of messages with this DBR type, count and payload size.
 

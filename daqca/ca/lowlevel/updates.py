@@ -226,7 +226,7 @@ def known_of(raw: Raw) -> Mapping[str, Any]:
     return _known_of_head(raw.ftype, bytes(head))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def _known_of_head(ftype: int, head: bytes) -> Mapping[str, Any]:
     """What is before the value of a GR or CTRL type: with each update it comes again, and is the same."""
     return metadata_of(Raw(ftype, 0, None, head, 0, 0, 0))
