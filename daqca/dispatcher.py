@@ -125,6 +125,7 @@ class Dispatcher:
     def _run(self) -> None:
         while (item := self._next()) is not None:
             self._run_item(item)
+            del item  # while nothing comes it would keep alive what was called
 
     def _run_item(self, item: _Item) -> None:
         try:
