@@ -139,10 +139,11 @@ class PV(WritableProxy):
 
     def reconnect(self) -> bool:
         """Use it again after `disconnect`, which has removed its callbacks; returns whether it is connected."""
-        if self._is_detached:
-            self._is_detached = False
-            self._slot = -1
-            self._watch.add(self)
+        with self._watch.beginning:
+            if self._is_detached:
+                self._is_detached = False
+                self._watch.add(self)
+                self._watch.begin()
         return self.wait_for_connection()
 
     def disconnect(self, deepclean: bool = True) -> None:
@@ -153,17 +154,18 @@ class PV(WritableProxy):
         deepclean
             Accepted, and of no effect: nothing is left behind.
         """
-        self._begun()
         cache.discard(self)
-        self._watch.ignore(self)
-        if not self._is_detached:
-            self._is_detached = True
-            self._watch.said.discard(~self._slot)
-            self._watch.gone(self)
-            self._watch.begin()
-        self.clear_callbacks(with_access_callback=True, with_connect_callback=True)
-        self._kept = self._base = None
-        self._has_metadata = self._told = False
+        with self._watch.beginning:
+            self._begun()
+            self._watch.ignore(self)
+            if not self._is_detached:
+                self._is_detached = True
+                self._watch.said.discard(~self._slot)
+                self._watch.gone(self)
+                self._watch.begin()
+            self.clear_callbacks(with_access_callback=True, with_connect_callback=True)
+            self._kept = self._base = None
+            self._has_metadata = self._told = False
 
     def force_connect(self, pvname: str | None = None, chid: Any = None, conn: bool = True, **kws: Any) -> None:
         """Run the connection callbacks as if the connection had changed just now."""

@@ -157,9 +157,9 @@ class ChannelProxy(Attributes):
 
     @auto_monitor.setter
     def auto_monitor(self, value: bool | int | None) -> None:
-        slots = np.array([self._begun()], np.uint32)
         mask, if_short = mask_of(value)
         with self._watch.beginning:
+            slots = np.array([self._begun()], np.uint32)
             old = self._auto_monitor, self._mask, self._if_short
             self._auto_monitor, self._mask, self._if_short = value, mask, if_short
             if self._is_detached:  # it wants nothing until `reconnect`
