@@ -5,7 +5,9 @@ Values are kept nowhere but in the engine's table; here is only who wants to be 
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import threading
 import time
 import weakref
@@ -20,7 +22,7 @@ import numpy.typing as npt
 import daqca.ca as ca
 from daqca.dispatcher import Dispatcher
 from daqca.engine.table import ChannelState
-from daqca.errors import DaqcaError
+from daqca.errors import DaqcaError, EngineClosedError
 from daqca.events import Batch, BatchBuilder, Kind, has_block, is_number, pick
 from daqca.link import METADATA
 from daqca.operations import Waiter
@@ -47,6 +49,14 @@ GATHERING = 0.001
 
 
 _making = threading.Lock()
+
+
+def _forked() -> None:
+    global _making
+    _making = threading.Lock()  # perhaps a thread of the parent held it
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def watch_of(engine: Engine) -> Watch:
@@ -138,7 +148,17 @@ class Watch:
             self._new.append(pv)
             is_first = len(self._new) == 1
         if is_first:
-            self._work.call(self._begin_soon)
+            self._later(self._begin_soon)
+
+    def _later(self, function: Callable[[], None]) -> None:
+        """Call a function on the thread that begins PVs, unless the engine is closed by then or meanwhile."""
+
+        def call() -> None:
+            with contextlib.suppress(EngineClosedError):
+                self.engine.check_open()
+                function()
+
+        self._work.call(call)
 
     def _begin_soon(self) -> None:
         time.sleep(GATHERING)
@@ -157,7 +177,7 @@ class Watch:
                     if not isinstance(error, Exception):  # a Ctrl-C: the other thread does it again
                         with self._adding:
                             self._new = new + self._new
-                        self._work.call(self._begin_soon)
+                        self._later(self._begin_soon)
                     raise
             self._release()
 
@@ -351,11 +371,11 @@ class Watch:
                 for slot in connected.tolist():
                     self._hosts.pop(slot, None)
                     self.said.discard(slot)
-                self._work.call(partial(self._connected, connected.copy()))
+                self._later(partial(self._connected, connected.copy()))
         told = inside & ((wanted[places] & np.where(updates, _VALUES, _CHANGES)) != 0)
         if self._released and not self._is_releasing:
             self._is_releasing = True
-            self._work.call(self._release_now)
+            self._later(self._release_now)
         if told.any():
             part = records if told.all() else pick(records, told)
             # Numbers do not keep the arrays beside which they came.
