@@ -156,13 +156,14 @@ class PV(WritableProxy):
         """
         cache.discard(self)
         with self._watch.beginning:
-            self._begun()
-            self._watch.ignore(self)
-            if not self._is_detached:
-                self._is_detached = True
+            if not self.engine.is_closed:
+                self._begun()
+            if self._slot >= 0 and not self._is_detached:
+                self._watch.ignore(self)
                 self._watch.said.discard(~self._slot)
                 self._watch.gone(self)
                 self._watch.begin()
+            self._is_detached = True
             self.clear_callbacks(with_access_callback=True, with_connect_callback=True)
             self._kept = self._base = None
             self._has_metadata = self._told = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 
 from daqca.engine.engine import Engine
@@ -33,6 +34,14 @@ def use_engine(engine: Engine | None) -> None:
     global _engine
     with _lock:
         _engine = engine
+
+
+def _forked() -> None:
+    global _lock
+    _lock = threading.Lock()  # perhaps a thread of the parent held it
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 @atexit.register

@@ -60,6 +60,7 @@ def metadata_of(pv: PV) -> Metadata | None:
 
 def absent(pv: PV, operation: str) -> ChannelError:
     """What it means that a PV is not connected."""
+    pv.engine.check_open()
     if pv._is_detached:
         return PVDisconnectedError(
             f"{pv.pvname} is in no use since disconnect() was called; reconnect() makes it usable again",

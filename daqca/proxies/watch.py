@@ -145,10 +145,9 @@ class Watch:
     def add(self, pv: PV) -> None:
         """A PV was made: it begins soon, with all that are made meanwhile."""
         with self._adding:
+            if not self._new:
+                self._later(self._begin_soon)
             self._new.append(pv)
-            is_first = len(self._new) == 1
-        if is_first:
-            self._later(self._begin_soon)
 
     def _later(self, function: Callable[[], None]) -> None:
         """Call a function on the thread that begins PVs, unless the engine is closed by then or meanwhile."""
@@ -168,17 +167,15 @@ class Watch:
     def begin(self) -> None:
         """Have all begin that are new: their channels are searched, and what they want is monitored."""
         with self.beginning:
-            with self._adding:
-                new, self._new = self._new, []
-            if new:
-                try:
+            try:
+                while new := list(self._new):
                     self._begin(new)
-                except BaseException as error:
-                    if not isinstance(error, Exception):  # a Ctrl-C: the other thread does it again
-                        with self._adding:
-                            self._new = new + self._new
-                        self._later(self._begin_soon)
-                    raise
+                    with self._adding:
+                        del self._new[: len(new)]
+            except BaseException as error:
+                if not isinstance(error, Exception):  # a Ctrl-C: the other thread does it again
+                    self._later(self._begin_soon)
+                raise
             self._release()
 
     def _begin(self, new: Sequence[PV]) -> None:
@@ -465,6 +462,8 @@ class Watch:
         """In the child of a fork: nothing is left of it."""
         self.beginning, self._adding = threading.RLock(), threading.Lock()
         self._work.forked()
+        self._new = []
+        self._released.clear()
         self._listeners.clear()
         self._users.clear()
 
@@ -472,6 +471,8 @@ class Watch:
         """The engine is closed."""
         self._work.close(quietly=True)
         self._users.clear()
+        with self._adding:
+            self._new = []
         with self.engine.lock:
             for wait in self._waits:
                 wait.complete()
