@@ -9,7 +9,8 @@ from typing import Any
 import daqca
 import daqca.ca as ca
 import daqca.dbr as dbr
-from daqca.compat import CLASSES, MODULES, missing, pv, utils
+from daqca.compat import pv, utils
+from daqca.compat.finder import CLASSES, MODULES, missing
 from daqca.functions import caget, caget_many, cainfo, camonitor, camonitor_clear, caput, poll
 from daqca.functions import caput_many as _caput_many
 

@@ -56,7 +56,7 @@ def test_importing_it_imports_nothing_and_changes_nothing(other_epics: Path):
         import epics
         print(epics.who)
     """)
-    assert quiet(done) == "['daqca', 'daqca.compat']\nthe other one\n"
+    assert quiet(done) == "['daqca', 'daqca.compat', 'daqca.compat.finder']\nthe other one\n"
 
 
 def test_every_way_to_import():
@@ -137,8 +137,9 @@ def test_a_module_that_comes_later_is_one_line():
     done = code("""
         import json.decoder
         from daqca import compat
-        compat.MODULES.update(devices="json", motor="fractions")
-        compat.CLASSES["Fraction"] = "motor"
+        from daqca.compat.finder import CLASSES, MODULES
+        MODULES.update(devices="json", motor="fractions")
+        CLASSES["Fraction"] = "motor"
         compat.install()
         import epics.devices, epics.devices.decoder, fractions
         from epics import Fraction, devices
