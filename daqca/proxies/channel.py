@@ -161,10 +161,10 @@ class ChannelProxy(Attributes):
         with self._watch.beginning:
             slots = np.array([self._begun()], np.uint32)
             old = self._auto_monitor, self._mask, self._if_short
-            self._auto_monitor, self._mask, self._if_short = value, mask, if_short
-            if self._is_detached:  # it wants nothing until `reconnect`
-                return
             try:
+                self._auto_monitor, self._mask, self._if_short = value, mask, if_short
+                if self._is_detached:  # it wants nothing until `reconnect`
+                    return
                 if mask:
                     self._watch.want(slots, mask, if_short, 1)
             except BaseException:
@@ -393,9 +393,9 @@ class ChannelProxy(Attributes):
         """Have the metadata monitored, from now on or once it has begun."""
         with self._watch.beginning:
             if not self._has_metadata:
-                self._has_metadata = True
                 if self._slot >= 0 and not self._is_detached:
                     self._watch.want(np.array([self._slot], np.uint32), METADATA, False, 1)
+                self._has_metadata = True
 
     def _known_metadata(self) -> Mapping[str, Any]:
         found = self._table.metadata.get(self._slot)
