@@ -264,13 +264,15 @@ class Watch:
         self._released.append((pv._slot, pv._mask, pv._if_short, pv._has_metadata))
 
     def _release(self) -> None:
+        ended: dict[tuple[int, bool], list[int]] = {}
         while self._released:
             slot, mask, if_short, has_metadata = self._released.popleft()
-            slots = np.array([slot], np.uint32)
             if mask:
-                self.want(slots, mask, if_short, -1)
+                ended.setdefault((mask, if_short), []).append(slot)
             if has_metadata:
-                self.want(slots, METADATA, False, -1)
+                ended.setdefault((METADATA, False), []).append(slot)
+        for (mask, if_short), slots in ended.items():
+            self.want(np.array(slots, np.uint32), mask, if_short, -1)
 
     def _release_now(self) -> None:
         self._is_releasing = False
