@@ -67,7 +67,9 @@ class Dispatcher:
         self._waiting = 0
         self._waiting_bytes = 0
         self._lost: dict[Callable[[Batch], Any], int] = {}
-        self._ready = threading.Condition()
+        self._lock = threading.RLock()
+        """That of `_ready`: a Ctrl-C that comes while it is taken leaves no lock behind, as one in a condition may."""
+        self._ready = threading.Condition(self._lock)
         self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -78,7 +80,7 @@ class Dispatcher:
 
     def put(self, function: Callable[[Batch], Any], batch: Batch) -> None:
         """Have `function` called with `batch`. Never blocks."""
-        with self._ready:
+        with self._lock:
             if self._closed:
                 return
             # One batch may always wait, however large.
@@ -95,7 +97,7 @@ class Dispatcher:
 
     def call(self, function: Callable[[], Any]) -> None:
         """Have `function` called, in its turn. It is never dropped: for what ends something that somebody waits for."""
-        with self._ready:
+        with self._lock:
             if not self._closed:
                 self._append(_Item(lambda _: function(), _NOTHING, 0, 0))
 
@@ -117,7 +119,7 @@ class Dispatcher:
     def run_waiting(self) -> None:
         """Run what waits now, on the calling thread: of a dispatcher without a thread."""
         for _ in range(len(self._queue)):
-            with self._ready:
+            with self._lock:
                 item = self._queue.popleft() if self._queue else None
             if item is not None:
                 self._run_item(item)
@@ -135,7 +137,7 @@ class Dispatcher:
                 raise  # sys.exit and Ctrl-C end what the polling thread does
             self.raised("a callback raised; it stays installed")
         finally:
-            with self._ready:
+            with self._lock:
                 self._waiting -= item.events
                 self._waiting_bytes -= item.bytes
 
@@ -152,7 +154,7 @@ class Dispatcher:
 
     def _next(self) -> _Item | None:
         """Wait for what is to be called next; None at the end."""
-        with self._ready:
+        with self._lock:
             while not self._queue:
                 if self._lost:
                     # Perhaps nothing comes after what was dropped: it is told all the same.
@@ -165,20 +167,21 @@ class Dispatcher:
 
     def forked(self) -> None:
         """In the child of a fork: there is no thread any more, and nothing to run."""
-        self._ready = threading.Condition()
+        self._lock = threading.RLock()
+        self._ready = threading.Condition(self._lock)
         self._closed = True
         self._queue.clear()
         self._thread = None
 
     def close(self, timeout: float = 5.0, quietly: bool = False) -> None:
         """Run what waits, then end the thread; what is not done after `timeout` seconds is left, and logged."""
-        with self._ready:
+        with self._lock:
             self._closed = True
             self._ready.notify()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout)
             if self._thread.is_alive():
-                with self._ready:
+                with self._lock:
                     self._queue.clear()
                 if not quietly:
                     log.warning("a callback did not return within %.3g s of closing; it is left behind", timeout)
