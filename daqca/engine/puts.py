@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+import daqca.ca as ca
 from daqca.ca.conversion import encode_value, fits
 from daqca.engine.info import PutResult
 from daqca.engine.reads import NO_WRITE_ACCESS, UNANSWERED, Collect, Collected, give_up, read_outcome
@@ -39,7 +40,8 @@ def put_one(engine: Engine, name: str, slot: int, value: Any, wait: bool, timeou
         engine.wait_connected(np.array([slot], np.uint32), timeout)
     if table.state[slot] != _CONNECTED:
         raise delivery.error(name, slot, "put")
-    dbr_type, count, payload = encode_value(value, int(table.native_type[slot]), int(table.native_count[slot]), name)
+    native, most = int(table.native_type[slot]), int(table.native_count[slot])
+    dbr_type, count, payload = encode_value(value, native, most, name, ca.IOENCODING)
     if not int(table.access[slot]) & Access.WRITE:
         raise delivery.error(name, slot, "put", (slot, Kind.FAILED, 0, NO_WRITE_ACCESS))
     operation = One() if wait else None
@@ -149,7 +151,7 @@ class _Puts:
         engine, slot, name = self._engine, int(self._slots[position]), self._names[position]
         native, count = int(engine.table.native_type[slot]), int(engine.table.native_count[slot])
         try:
-            dbr_type, n, payload = encode_value(self._values[position], native, count, name)
+            dbr_type, n, payload = encode_value(self._values[position], native, count, name, ca.IOENCODING)
         except ConversionError as error:
             self._outcome[position] = _BAD_VALUE
             self._errors[name] = str(error)

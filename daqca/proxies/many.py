@@ -19,6 +19,7 @@ from daqca.errors import ConfigurationError, ConversionError
 from daqca.outcome import Outcome
 from daqca.proxies.cache import name_of
 from daqca.proxies.texts import value_text
+from daqca.reading import data_value
 from daqca.snapshot import Snapshot
 
 log = logging.getLogger("daqca.pv")
@@ -68,11 +69,13 @@ def caget_many(
     places, outcomes = _reach(engine, names, limit)
     if places:
         snapshot = engine.snapshot([names[i] for i in places], seconds, form="ctrl" if as_string else "time")
+        is_utf8 = ca.IOENCODING == "utf-8"  # as snapshots are
         for number, (i, value, outcome) in enumerate(
             zip(places, snapshot.values, snapshot.outcome.tolist(), strict=True)
         ):
             outcomes[i] = Outcome(outcome)
             if outcomes[i] is Outcome.OK:
+                value = value if is_utf8 else _in_encoding(snapshot, number, value)
                 value = value[:count] if count and isinstance(value, np.ndarray) else value
                 values[i] = _as_text(snapshot, number, value) if as_string else _plain(value, as_numpy)
     _say("caget_many", names, outcomes)
@@ -141,6 +144,14 @@ def _as_text(snapshot: Snapshot, number: int, value: Any) -> str:
     is_array = snapshot.native_count.item(number) > 1
     details = {} if known is None else {"precision": known.precision, "enum_strs": known.enum_strings}
     return value_text(value, native, Name(native + TIME_STRING).lower(), is_array, True, details)
+
+
+def _in_encoding(snapshot: Snapshot, number: int, value: Any) -> Any:
+    """One value of a snapshot, if it is text in the encoding ``ca.IOENCODING``."""
+    dbr_type, count, data = snapshot.data.get(number, (None, 0, b""))
+    if dbr_type != _STRING:
+        return value
+    return data_value(data, dbr_type, count, snapshot.native_count.item(number) > 1, ca.IOENCODING)
 
 
 def _plain(value: Any, as_numpy: bool) -> Any:

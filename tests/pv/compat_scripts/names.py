@@ -79,11 +79,15 @@ for encoding, raw in (("utf-8", b"5 \xe2\x82\xac"), ("cp1252", b"5 \x80")):
     assert text.put("5 €", wait=True) == 1
     assert text.get() == text.get(use_monitor=False) == text.char_value == epics.caget(P + "string") == "5 €"
     assert ca.get(text.chid) == "5 €"
+    assert epics.caput_many([P + "string"], ["7 €"], wait="all") == [1]
+    assert ca.get(text.chid) == "7 €"
+    assert epics.caget_many([P + "string", P + "double"]) == ["7 €", double.get()]
+    assert epics.caget_many([P + "string"], as_string=True) == ["7 €"]
     assert long_text.put("6 €", wait=True) == 1
     assert bytes(long_text.get()).rstrip(b"\0") == raw.replace(b"5", b"6")
     assert long_text.get(as_string=True) == long_text.char_value == "6 €"
 utils.IOENCODING = "utf-8"
-assert text.get(use_monitor=False) == "5 \x80"
+assert text.get(use_monitor=False) == "7 \x80"
 assert utils.str2bytes(b"a") == b"a"
 assert utils.bytes2str(5) == "5"
 assert utils.bytes2str(b"\xb5") == "µ"
