@@ -15,6 +15,7 @@ from daqca.engine.engine import Engine
 from daqca.errors import ChannelError
 from daqca.events import Access, Batch, Event, Kind
 from daqca.proxies import awaiting
+from daqca.proxies.attributes import native_type, nelm
 from daqca.proxies.cache import OneOrMore, cache, clear_pvcache, join, name_of  # noqa: F401 - clear_pvcache is handed on
 from daqca.proxies.callbacks import Callbacks, Listeners
 from daqca.proxies.pause import poll
@@ -371,7 +372,7 @@ class PV(WritableProxy):
 
     def _set_delta(self) -> None:
         """Have the record tell changes by `monitor_delta` only, or else see to it here."""
-        if self._monitor_delta is None:
+        if self._monitor_delta is None or nelm(self) != 1 or native_type(self) in (0, 3):  # texts and states
             return
         record = self.pvname.partition(".")[0]
         try:

@@ -28,6 +28,7 @@ from daqca.events import Batch, Event, Kind
 from daqca.link import CTRL, METADATA
 from daqca.operations import One
 from daqca.proxies.attributes import FIELDS, Attributes, native_type, nelm
+from daqca.proxies.masks import mask_of
 from daqca.proxies.texts import value_text
 from daqca.proxies.watch import watch_of
 from daqca.reading import array_of, data_value, number_value
@@ -35,8 +36,7 @@ from daqca.reading import array_of, data_value, number_value
 log = logging.getLogger("daqca.pv")
 
 _CONNECTED, _READ = int(ChannelState.CONNECTED), int(Kind.READ)
-_STRING, _ENUM = 0, 3
-_FLOATS = (2, 6)
+_STRING, _ENUM, _FLOATS = 0, 3, (2, 6)
 _WITH_METADATA = frozenset((*_FLOATS, _ENUM))
 _DISCONNECTED = eca.message_number(ECA.DISCONN)
 
@@ -159,6 +159,7 @@ class ChannelProxy(Attributes):
     def auto_monitor(self, value: bool | int | None) -> None:
         mask, if_short = mask_of(value)
         with self._watch.beginning:
+            self._watch.begin()  # what a Ctrl-C has broken off, is done again first
             slots = np.array([self._begun()], np.uint32)
             old = self._auto_monitor, self._mask, self._if_short
             try:
@@ -497,10 +498,3 @@ class ChannelProxy(Attributes):
         if call_ca and val is not None and native_type(self) in _WITH_METADATA:
             self._metadata()
         return self._text(val, self._known_metadata(), force_long_string)
-
-
-def mask_of(auto_monitor: bool | int | None) -> tuple[int, bool]:
-    """The mask that `auto_monitor` means (0: none), and whether it is for values with few elements only."""
-    if auto_monitor is None or auto_monitor is True:
-        return int(ca.DEFAULT_SUBSCRIPTION_MASK), auto_monitor is None
-    return int(auto_monitor), False
