@@ -42,6 +42,8 @@ class Slotwise:
     _links: list[Link]
     _shard_of: npt.NDArray[np.uint8]
     _local: Slots
+    _names: list[str]
+    _slots: dict[str, int]
 
     def check_open(self) -> None:
         """Raise an `EngineClosedError` if it is closed, or is of the parent of a fork."""
@@ -132,9 +134,13 @@ class Slotwise:
         give_up(self._links[self._shard_of[slot]], operation)
 
     def confirmed(self, slot: int) -> None:
-        """A put was confirmed: see `daqca.engine.doubts`."""
+        """A put was confirmed: see `daqca.engine.doubts`. ``X`` and ``X.VAL`` are one field."""
+        name = self._names[slot]
+        twin = self._slots.get(name[:-4] if name.endswith(".VAL") else f"{name}.VAL")
         with self.lock:  # though there is no value yet: the first that a monitor tells may be from before the put
             self.table.doubts.doubt(slot)
+            if twin is not None:
+                self.table.doubts.doubt(twin)
 
     def waiting(self, wait: ConnectWait) -> AbstractContextManager[None]:
         """Have `wait` looked at whenever channels connect, in a ``with`` block."""

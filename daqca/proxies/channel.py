@@ -341,7 +341,7 @@ class ChannelProxy(Attributes):
         if not self.connected and (row := self._known_row()) is not None:
             self.engine.check_open()
             self._say("read")
-            return row[6]
+            return self._shown(row[6], None, as_string=False, as_numpy=True)
         return self.get()
 
     @property

@@ -239,6 +239,36 @@ def test_access(make_engine: MakeEngine, access_ioc: AccessIOC, point_at: Any):
             assert pv.get_with_metadata(timeout=20)["access"] == words[rights]
 
 
+def test_a_pv_that_was_lost(own_engine: Engine, own_records: Records, caplog: pytest.LogCaptureFixture):
+    """It keeps what it had, and says once that it is lost; nothing waits."""
+    options: dict[str, dict[str, Any]] = {"double": {}, "enum": {}, "doubles": {"count": 2}, "text": {"count": 3}}
+    options |= {"long": {"form": "native"}, "string": {"auto_monitor": False}, "large": {}}
+    pvs = {record: PV(own_records(record), **more) for record, more in options.items()}
+    names = ("value", "char_value", "count", "nelm", "status", "severity", "timestamp", "nanoseconds", "type", "ftype",
+             "units", "precision", "enum_strs", "upper_ctrl_limit")  # fmt: skip
+    assert pvs["text"].put("hello", wait=True, timeout=20) == 1
+    for pv in pvs.values():
+        assert pv.wait_for_connection(20)
+        assert pv.get(timeout=20) is not None
+    before = {record: [getattr(pv, name) for name in names] for record, pv in pvs.items()}
+    assert before["text"][1] == "hel"
+    own_records.ioc.stop()
+    eventually(lambda: not any(pv.connected for pv in pvs.values()), "all are lost")
+    caplog.clear()
+    begin = time.monotonic()
+    for _ in range(2):
+        for record, pv in pvs.items():
+            for name, item in zip(names, before[record], strict=True):
+                assert np.array_equal(getattr(pv, name), item), (record, name)
+    assert time.monotonic() - begin < 1
+    for pv in pvs.values():
+        (text,) = (each.getMessage() for each in caplog.records if f"{pv.pvname}:" in each.getMessage())
+        assert "was connected, and is not now" in text
+        assert repr(pv) == f"<PV '{pv.pvname}': not connected>"
+        assert pv.host is None
+        assert pv.get(timeout=0.01) is None
+
+
 def test_attributes_cannot_be_assigned_to(engine: Engine, records: Records):
     pv = PV(records("double"))
     for name in ("char_value", "status", "type", "count", "nelm", "severity", "timestamp", "precision", "units",

@@ -405,6 +405,20 @@ def test_arrays_and_texts_are_fresh(engine: Engine, records: Records, as_before:
     engine.put(records("strings"), ["one", "", " three "])
 
 
+def test_a_record_and_its_value_are_one(engine: Engine, records: Records):
+    """A put to ``X`` is seen in ``X.VAL``, and the other way."""
+    for first, second in (("free", "free.VAL"), ("count.VAL", "count")):
+        pv, other = made(records(first)), made(records(second))
+        eventually(lambda other=other: engine.last(other._slot) is not None, "the first update")
+        for i in range(300):
+            assert pv.put(i, wait=True) == 1
+            assert other.get() == i
+            engine.put_many([records(first)], [i + 0.5], wait=True)
+            assert other.get() == (i + 0.5 if first == "free" else i)
+        pv.put(0, wait=True)
+        assert engine.table.doubts.serial(other._slot) is not None
+
+
 def test_puts_of_the_engine_are_seen(engine: Engine, records: Records, as_before: None):
     names = [records(record) for record in ("free", "count", "string", "double.DESC", "longs")]
     pvs = [made(name) for name in names]
