@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import random
 import subprocess
 import sys
 import textwrap
@@ -297,3 +299,52 @@ def test_a_fork_in_the_middle_of_everything(records: Records, workers: int):
     os._exit(0)
     """
     assert run(body, records(""), str(workers)) == "well\n"
+
+
+def test_everything_at_once_leaves_nothing(engine: Engine, records: Records):
+    """PVs that come, change and go in several threads: in the end exactly what is wanted is monitored."""
+    names = [records(name) for name in ("double", "long", "enum", "string", "doubles", "free", "count")]
+    masks = (None, True, False, 1, 5, 7)
+
+    def ignore(**kw: Any) -> None:
+        pass
+
+    def use(seed: int) -> None:
+        choose = random.Random(seed)
+        pvs: list[PV] = []
+        changes: tuple[Callable[[PV], Any], ...] = (
+            lambda pv: setattr(pv, "auto_monitor", choose.choice(masks)),
+            lambda pv: pv.add_callback(ignore),
+            lambda pv: pv.connection_callbacks.append(ignore),
+            lambda pv: pv.clear_callbacks(),
+            lambda pv: pv.disconnect(),
+            lambda pv: pv.reconnect(),
+            lambda pv: pv.units,
+            lambda pv: pv.get(timeout=20),
+        )
+        for _ in range(300):
+            if not pvs or choose.random() < 0.3:
+                callback = choose.choice((None, ignore))
+                pvs.append(engine.pv(choose.choice(names), auto_monitor=choose.choice(masks), callback=callback))
+            choose.choice(changes)(choose.choice(pvs))
+            if len(pvs) > 20:
+                pvs.pop(0).disconnect()
+        for pv in pvs[::2]:
+            pv.disconnect()
+        for pv in pvs:
+            pv.clear_callbacks(with_connect_callback=True)
+
+    together(*[lambda seed=seed: use(seed) for seed in range(4)])  # type: ignore[misc]
+    watch = engine.watch
+
+    def nothing() -> bool:
+        gc.collect()
+        watch.begin()
+        return not watch._listeners and not any(int(shard["subscriptions"]) for shard in engine.stats()["shards"])
+
+    eventually(nothing, "nothing is monitored, and nobody is told")
+    for users in watch._users.values():
+        assert not (users.always.any())
+        assert not (users.if_short.any())
+        assert not (users.is_on.any())
+    assert engine.stats()["callback_errors"] == 0
