@@ -83,8 +83,6 @@ def caget(
     pv = _connected("caget", pvname, timeout, connection_timeout)
     if pv is None:
         return None
-    if as_string:
-        pv._metadata(left())
     return pv.get(count=count, as_string=as_string, as_numpy=as_numpy, timeout=left(), use_monitor=use_monitor)
 
 
@@ -238,9 +236,10 @@ class _Lines:
         return "<camonitor>"
 
     def end(self) -> None:
-        """Write no more; what is being written is written first."""
+        """Write no more; a line that is being written is waited for."""
+        self._is_over = True
         with self._lock:
-            self._is_over = True
+            pass
 
 
 # --- arguments ----------------------------------------------------------------------------------

@@ -55,9 +55,9 @@ class Cache(MutableMapping[Key, "PV"]):
         return len(self._pvs)
 
     def find(self, name: str, form: str, engine: Engine) -> PV | None:
-        """The PV of this name and form, if it is one of this engine and can be used."""
+        """The PV of this name and form, if it is one of this engine."""
         pv = self._pvs.get((name, form))
-        return None if pv is None or pv.engine is not engine or engine.is_closed or pv._is_detached else pv
+        return None if pv is None or pv.engine is not engine else pv
 
     def discard(self, pv: PV) -> None:
         """Forget this PV, if it is here."""

@@ -476,6 +476,21 @@ def test_camonitor_does_not_tell_what_was_before(engine: Engine, records: Record
     daqca.use_engine(engine)
 
 
+def test_camonitor_does_not_tell_what_its_monitor_begins_with(engine: Engine, records: Records):
+    """Of a PV of which all is known, but which was not monitored until then."""
+    for number, ending in enumerate(("free", "count") * 10, 1):
+        name = records(ending)
+        pv = get_pv(name, auto_monitor=False, connect=True, timeout=20)
+        pv.auto_monitor = False
+        assert pv.get_with_metadata(with_ctrlvars=True)
+        lines: list[str] = []
+        camonitor(name, writer=lines.append)
+        changes(name, -number)
+        eventually(lambda: lines, "a line")  # noqa: B023
+        assert [line.split()[-1] for line in lines] == [str(-number)]
+        camonitor_clear(name)
+
+
 def test_camonitor_with_a_callback(engine: Engine, records: Records, capsys: pytest.CaptureFixture[str]):
     name = records("double")
     told: list[dict[str, Any]] = []
@@ -550,6 +565,34 @@ def test_camonitor_clear_ends_it(engine: Engine, records: Records):
     changes(name, -1)
     eventually(lambda: told, "the last update was told")
     assert engine.dispatcher.errors == 0
+
+
+def test_camonitor_clear_waits_for_a_line_that_is_being_written(engine: Engine, records: Records):
+    name = records("free")
+    changes(name, 0)
+    entered, go = threading.Event(), threading.Event()
+    lines: list[str] = []
+
+    def write(line: str) -> None:
+        entered.set()
+        go.wait(20)
+        lines.append(line)
+
+    camonitor(name, writer=write)
+    changes(name, 1, 2)
+    assert entered.wait(20)
+    clearing = threading.Thread(target=camonitor_clear, args=(name,))
+    clearing.start()
+    clearing.join(0.2)
+    assert clearing.is_alive()
+    go.set()
+    clearing.join()
+    assert [line.split()[-1] for line in lines] == ["1"]
+    told: list[Any] = []
+    get_pv(name).add_callback(lambda value, **_: told.append(value))
+    changes(name, 3)
+    eventually(lambda: 3 in told, "the others are told")
+    assert len(lines) == 1
 
 
 def test_camonitor_clear_of_what_is_not_monitored(engine: Engine, records: Records):
