@@ -6,9 +6,11 @@ import ctypes
 import decimal
 import fractions
 import logging
+import socket
+import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ import pytest
 from support.access import AccessIOC
 from support.ca_records import SLOW_S, STATES, TEXT, Records
 from support.engines import MakeEngine
+from support.fakes import CREATE_CHAN, EVENT_ADD, HEADER, FakeServer, created, messages
+from support.ioc import Servers
 from support.recording import eventually
 
 from daqca import Engine
@@ -434,6 +438,88 @@ def test_puts_of_the_engine_are_seen(engine: Engine, records: Records, as_before
             engine.put(name, value, wait=True)
             assert np.array_equal(pv.get(), value)
     engine.put(records("longs"), [-(2**31), 0, 2**31 - 1])
+
+
+def test_where_the_record_tells_nothing(engine: Engine, records: Records):
+    """A dead band that is never left: no update ever comes, and what was put is seen all the same."""
+    pv, other = made(records("free")), made(records("free"))
+    engine.put(f"{records('free')}.MDEL", 1e9)
+    try:
+        for i in range(1, 5):
+            pv.put(i, wait=True)
+            assert (pv.get(), other.get(), other.value) == (i, i, i)
+            engine.put(records("free"), i + 0.25)
+            assert (pv.get(), other.get()) == (i + 0.25, i + 0.25)
+            engine.put_many([records("free")], [i + 0.5], wait=True)
+            assert (pv.get(), other.get()) == (i + 0.5, i + 0.5)
+            pv.put(i + 0.75, use_complete=True)
+            eventually(lambda: pv.put_complete, "the end")
+            assert (pv.get(), other.get()) == (i + 0.75, i + 0.75)
+    finally:
+        engine.put(f"{records('free')}.MDEL", 0)
+
+
+READ_NOTIFY, WRITE_NOTIFY, FAKE = 15, 19, "fake:pv"
+
+
+class LateServer:
+    """A server of one double that confirms a put, answers the get after it, and only then tells what was before."""
+
+    def __init__(self) -> None:
+        self.values = [(1.0, 1)]
+        """Each with the seconds of its timestamp."""
+        self._monitor = 0
+        self._connection: socket.socket | None = None
+
+    def talk(self, connection: socket.socket) -> None:
+        data, self._connection = b"", connection
+        while more := connection.recv(65536):
+            data += more
+            for command, kind, _, p1, p2, payload in messages(data):
+                data = data[HEADER.size + len(payload) :]
+                if command == CREATE_CHAN:
+                    connection.sendall(created(p1))
+                elif command == EVENT_ADD:
+                    self._monitor = p2
+                    self._send(EVENT_ADD, p2, *self.values[-1])
+                elif command == WRITE_NOTIFY:
+                    self.values.append((struct.unpack(">d", payload)[0], self.values[-1][1] + 2))
+                    connection.sendall(HEADER.pack(WRITE_NOTIFY, 0, kind, 1, 1, p2))
+                elif command == READ_NOTIFY:
+                    value, seconds = self.values[-1]
+                    self._send(READ_NOTIFY, p2, value, seconds)
+                    self._send(EVENT_ADD, self._monitor, -value, seconds - 1)
+
+    def tell(self, value: float) -> None:
+        """Send an update that is new."""
+        self.values.append((value, self.values[-1][1] + 2))
+        self._send(EVENT_ADD, self._monitor, *self.values[-1])
+
+    def _send(self, command: int, p2: int, value: float, seconds: int) -> None:
+        assert self._connection is not None
+        body = struct.pack(">HHIIId", 0, 0, seconds, 0, 0, value)
+        self._connection.sendall(HEADER.pack(command, len(body), 20, 1, 1, p2) + body)
+
+
+def test_updates_that_come_late_are_passed_over(
+    servers: Servers, repeater: Any, make_engine: MakeEngine, point_at: Callable[..., Any]
+):
+    late = LateServer()
+    with FakeServer(FAKE, late.talk, servers.ports()) as server:
+        point_at(server)
+        engine = make_engine()
+        pv = engine.pv(FAKE)
+        assert pv.wait_for_connection(20)
+        eventually(lambda: engine.last(pv._slot), "the first update")
+        assert pv.get() == 1.0
+        for number in range(2, 30):
+            assert pv.put(number, wait=True) == 1
+            assert pv.get() == number
+            assert engine.ask(pv._slot, 20).row is not None  # by then the late update is here
+            assert (pv.get(), pv.value) == (number, number)
+        late.tell(50.0)
+        eventually(lambda: pv.get() == 50.0, "what is new is not passed over")
+        engine.close()
 
 
 def test_what_is_seen_once_stays(engine: Engine, records: Records):
