@@ -281,6 +281,7 @@ def test_a_server_that_does_not_answer(own_engine: Engine, own_records: Records,
     """It is connected, but says nothing: the time is kept, and the log tells it from what is not connected."""
     name = own_records("double")
     assert caget(name, connection_timeout=20) == 1.5
+    eventually(lambda: own_engine.last(get_pv(name)._slot), "its monitor has told it too")
     own_records.ioc.suspend()
     try:
         caplog.clear()

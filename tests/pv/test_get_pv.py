@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -350,6 +351,7 @@ def test_a_child_of_a_fork_makes_its_own(engine: Engine, records: Records):
     child = os.fork()
     if child == 0:
         status = 1
+        signal.alarm(40)  # if it waits for a lock that nobody will give back
         try:
             pv = get_pv(records("double"), engine=Engine())
             status = 0 if pv is not parents and pv.get(timeout=20) == 1.5 else 2
