@@ -263,7 +263,7 @@ def test_updates_are_all_there_and_in_order(
 ):
     pv = counter(make_ioc, point_at, make_engine)
     if others:  # whose callbacks are behind when the updates begin
-        pv.add_callback(lambda **kw: time.sleep(0.002))
+        pv.add_callback(lambda **kw: time.sleep(0.008))
     assert pv.wait_for_connection(20)
 
     async def main() -> None:
