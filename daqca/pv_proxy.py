@@ -321,10 +321,7 @@ class PV(WritableProxy):
     def _run(self, keywords: dict[str, Any]) -> None:
         callbacks = self._callbacks
         if callbacks:
-            indices = list(callbacks)  # callbacks may add and remove callbacks
-            if len(indices) > 1:
-                indices.sort(key=_order)
-            for index in indices:
+            for index in callbacks.in_order():
                 self._run_one(index, keywords)
 
     def _run_one(self, index: Any, keywords: dict[str, Any]) -> None:
@@ -445,11 +442,6 @@ class PV(WritableProxy):
     def poll(self, evt: float = 1e-4, iot: float = 1.0) -> None:
         """See `daqca.poll`."""
         poll(evt, iot)
-
-
-def _order(index: Any) -> tuple[bool, Any]:
-    """Numbers first, in their order."""
-    return (False, index) if isinstance(index, int) else (True, str(index))
 
 
 default_pv_class: type[PV] = PV  # what `get_pv` makes; a program may assign a subclass

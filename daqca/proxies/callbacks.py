@@ -19,6 +19,13 @@ class Callbacks(dict[Any, tuple[Callable[..., Any], dict[str, Any]]]):
         super().__init__()
         self._changed = changed
 
+    def in_order(self) -> list[Any]:
+        """The indices as they are now, in the order of the calls: callbacks may add and remove callbacks."""
+        indices = list(self)
+        if len(indices) > 1:
+            indices.sort(key=_order)
+        return indices
+
     def __setitem__(self, index: Any, callback: Any) -> None:
         super().__setitem__(index, callback)
         self._changed()
@@ -33,6 +40,11 @@ class Callbacks(dict[Any, tuple[Callable[..., Any], dict[str, Any]]]):
         """As of a dictionary."""
         super().update(*args, **kwargs)
         self._changed()
+
+
+def _order(index: Any) -> tuple[bool, Any]:
+    """Numbers first, in their order."""
+    return (False, index) if isinstance(index, int) else (True, str(index))
 
 
 class Listeners(list[Callable[..., Any]]):
