@@ -165,7 +165,8 @@ def test_forms(engine: Engine, records: Records, form: str, first: int):
 def test_the_time_of_arrival_where_another_pv_monitors_it_already(engine: Engine, records: Records):
     first = PV(records("double"))
     assert first.wait_for_connection(20)
-    assert first.get(timeout=20) == 1.5
+    eventually(lambda: engine.last(first._slot), "the first update")
+    engine.ask(first._slot, 20)  # what else came with it has been taken in
     begin = time.time()
     second = PV(records("double"), form="native")
     assert second.get(timeout=20) == 1.5
