@@ -1,4 +1,4 @@
-"""`PV.put`: what can be put, who is told when it is done, and what is read after it. Manual, chapters 3.1 and 3.6."""
+"""`PV.put`: what can be put, and who is told when it is done. Manual, chapters 3.1 and 3.6."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import ctypes
 import decimal
 import fractions
 import logging
-import socket
-import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,8 +16,6 @@ import pytest
 from support.access import AccessIOC
 from support.ca_records import SLOW_S, STATES, TEXT, Records
 from support.engines import MakeEngine
-from support.fakes import CREATE_CHAN, EVENT_ADD, HEADER, FakeServer, created, messages
-from support.ioc import Servers
 from support.recording import eventually
 
 from daqca import Engine
@@ -363,188 +359,3 @@ def test_callbacks_of_many_puts_come_once_each_and_in_order(engine: Engine, reco
     assert (pv.put(1000, wait=True), pv.get()) == (1, 1000)
     eventually(lambda: len(calls) >= 500, "all calls")
     assert calls == list(range(500))
-
-
-# --- what is read after it ----------------------------------------------------------------------
-
-
-def others(first: PV) -> tuple[PV, PV]:
-    """Another PV of the name, and one in another form."""
-    return made(first.pvname), made(first.pvname, form="native")
-
-
-def test_arrays_and_texts_are_fresh(engine: Engine, records: Records, as_before: None):
-    """After a put that was waited for, no PV of the name shows an older value, of whatever type."""
-    rounds = {
-        "doubles": lambda i: np.arange(1.0 + i % 8) + i,
-        "longs": lambda i: np.arange(1 + i % 8) + i,
-        "chars": lambda i: np.arange(1 + i % 8) + i % 100,
-        "strings": lambda i: [str(i)] * (1 + i % 8),
-        "string": lambda i: f"text {i}",
-        "text": lambda i: list(f"text {i}".encode()),
-        "enum": lambda i: i % 3,
-        "free": float,
-        "double.DESC": lambda i: f"description {i}",  # a field whose put does not process the record
-        "double.PREC": lambda i: i % 10,
-        "count.HIHI": lambda i: i,
-    }
-    for record, make in rounds.items():
-        pv = made(records(record))
-        seen = (pv, *others(pv), made(records(record), auto_monitor=False))
-        for i in range(40):
-            value = make(i)
-            assert pv.put(value, wait=True) == 1
-            for one in seen:
-                found = one.get()
-                assert np.array_equal(found, value), (record, i, one is pv)
-                assert np.array_equal(one.value, value), (record, i)
-    engine.put(records("double.PREC"), 3)
-    engine.put(records("count.HIHI"), 0)
-    for record, value in (
-        ("doubles", [1.5, -2.5, 1e300]),
-        ("longs", [-(2**31), 0, 2**31 - 1]),
-        ("chars", [0, 127, 255]),
-    ):
-        engine.put(records(record), value)
-    engine.put(records("strings"), ["one", "", " three "])
-
-
-def test_a_record_and_its_value_are_one(engine: Engine, records: Records):
-    """A put to ``X`` is seen in ``X.VAL``, and the other way."""
-    for first, second in (("free", "free.VAL"), ("count.VAL", "count")):
-        pv, other = made(records(first)), made(records(second))
-        eventually(lambda other=other: engine.last(other._slot) is not None, "the first update")
-        for i in range(300):
-            assert pv.put(i, wait=True) == 1
-            assert other.get() == i
-            engine.put_many([records(first)], [i + 0.5], wait=True)
-            assert other.get() == (i + 0.5 if first == "free" else i)
-        pv.put(0, wait=True)
-        assert engine.table.doubts.serial(other._slot) is not None
-
-
-def test_puts_of_the_engine_are_seen(engine: Engine, records: Records, as_before: None):
-    names = [records(record) for record in ("free", "count", "string", "double.DESC", "longs")]
-    pvs = [made(name) for name in names]
-    for pv in pvs:
-        pv.get()
-    for i in range(60):
-        values: list[Any] = [float(i), i, f"text {i}", f"about {i}", [i, i + 1]]
-        result = engine.put_many(names, values, wait=True)
-        assert result.ok
-        for pv, value in zip(pvs, values, strict=True):
-            assert np.array_equal(pv.get(), value)
-        for pv, name, value in zip(pvs, names, values, strict=True):
-            engine.put(name, value, wait=True)
-            assert np.array_equal(pv.get(), value)
-    engine.put(records("longs"), [-(2**31), 0, 2**31 - 1])
-
-
-def test_where_the_record_tells_nothing(engine: Engine, records: Records):
-    """A dead band that is never left: no update ever comes, and what was put is seen all the same."""
-    pv, other = made(records("free")), made(records("free"))
-    engine.put(f"{records('free')}.MDEL", 1e9)
-    try:
-        for i in range(1, 5):
-            pv.put(i, wait=True)
-            assert (pv.get(), other.get(), other.value) == (i, i, i)
-            engine.put(records("free"), i + 0.25)
-            assert (pv.get(), other.get()) == (i + 0.25, i + 0.25)
-            engine.put_many([records("free")], [i + 0.5], wait=True)
-            assert (pv.get(), other.get()) == (i + 0.5, i + 0.5)
-            pv.put(i + 0.75, use_complete=True)
-            eventually(lambda: pv.put_complete, "the end")
-            assert (pv.get(), other.get()) == (i + 0.75, i + 0.75)
-    finally:
-        engine.put(f"{records('free')}.MDEL", 0)
-
-
-READ_NOTIFY, WRITE_NOTIFY, FAKE = 15, 19, "fake:pv"
-
-
-class LateServer:
-    """A server of one double that confirms a put, answers the get after it, and only then tells what was before."""
-
-    def __init__(self) -> None:
-        self.values = [(1.0, 1)]
-        """Each with the seconds of its timestamp."""
-        self._monitor = 0
-        self._connection: socket.socket | None = None
-
-    def talk(self, connection: socket.socket) -> None:
-        data, self._connection = b"", connection
-        while more := connection.recv(65536):
-            data += more
-            for command, kind, _, p1, p2, payload in messages(data):
-                data = data[HEADER.size + len(payload) :]
-                if command == CREATE_CHAN:
-                    connection.sendall(created(p1))
-                elif command == EVENT_ADD:
-                    self._monitor = p2
-                    self._send(EVENT_ADD, p2, *self.values[-1])
-                elif command == WRITE_NOTIFY:
-                    self.values.append((struct.unpack(">d", payload)[0], self.values[-1][1] + 2))
-                    connection.sendall(HEADER.pack(WRITE_NOTIFY, 0, kind, 1, 1, p2))
-                elif command == READ_NOTIFY:
-                    value, seconds = self.values[-1]
-                    self._send(READ_NOTIFY, p2, value, seconds)
-                    self._send(EVENT_ADD, self._monitor, -value, seconds - 1)
-
-    def tell(self, value: float) -> None:
-        """Send an update that is new."""
-        self.values.append((value, self.values[-1][1] + 2))
-        self._send(EVENT_ADD, self._monitor, *self.values[-1])
-
-    def _send(self, command: int, p2: int, value: float, seconds: int) -> None:
-        assert self._connection is not None
-        body = struct.pack(">HHIIId", 0, 0, seconds, 0, 0, value)
-        self._connection.sendall(HEADER.pack(command, len(body), 20, 1, 1, p2) + body)
-
-
-def test_updates_that_come_late_are_passed_over(
-    servers: Servers, repeater: Any, make_engine: MakeEngine, point_at: Callable[..., Any]
-):
-    late = LateServer()
-    with FakeServer(FAKE, late.talk, servers.ports()) as server:
-        point_at(server)
-        engine = make_engine()
-        pv = engine.pv(FAKE)
-        assert pv.wait_for_connection(20)
-        eventually(lambda: engine.last(pv._slot), "the first update")
-        assert pv.get() == 1.0
-        for number in range(2, 30):
-            assert pv.put(number, wait=True) == 1
-            assert pv.get() == number
-            assert engine.ask(pv._slot, 20).row is not None  # by then the late update is here
-            assert (pv.get(), pv.value) == (number, number)
-        late.tell(50.0)
-        eventually(lambda: pv.get() == 50.0, "what is new is not passed over")
-        engine.close()
-
-
-def test_what_is_seen_once_stays(engine: Engine, records: Records):
-    """A value that a get has shown is not followed by an older one, though its updates come late; others put too."""
-    pv, writer = made(records("count")), made(records("count"), auto_monitor=False)
-    last = -1
-    stop = threading.Event()
-    base = 10_000
-
-    def write() -> None:
-        number = base
-        while not stop.is_set():
-            number += 1
-            writer.put(number, wait=number % 5 == 0)
-
-    pv.put(base, wait=True)
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
-        for i in range(3000):
-            found = pv.get(use_monitor=i % 7 != 0)
-            assert found >= last, i
-            last = found
-    finally:
-        stop.set()
-        thread.join()
-    assert last > base
-    pv.put(0, wait=True)
