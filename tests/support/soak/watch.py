@@ -14,7 +14,10 @@ import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
+
+import daqca
 
 HANG_S = 20.0
 """Seconds beyond its own limit after which a call counts as one that hangs."""
@@ -122,8 +125,8 @@ class Needs:
         self.counted: list[Census] = []
         self.measured: list[Memory] = []
         self._due = 0.0
-        self._early: tracemalloc.Snapshot | None = None
-        self._late: tracemalloc.Snapshot | None = None
+        self._early: dict[str, int] = {}
+        self._late: dict[str, int] = {}
 
     def look(self) -> None:
         """Take a sample; to be called now and then."""
@@ -134,19 +137,22 @@ class Needs:
             self.measured.append(memory())
 
     def keep(self, at_the_end: bool) -> None:
-        """Keep what each line of code has allocated: early, and at the end."""
-        snapshot = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(False, tracemalloc.__file__)])
+        """Keep how many bytes each line of daqca holds: early, and at the end. (The snapshot itself is megabytes.)"""
+        of_daqca = tracemalloc.Filter(True, f"{Path(daqca.__file__).parent}/*")
+        of_servers = tracemalloc.Filter(False, f"{Path(daqca.__file__).parent}/sim/*")
+        snapshot = tracemalloc.take_snapshot().filter_traces([of_daqca, of_servers])
+        sizes = {str(line.traceback[0]): line.size for line in snapshot.statistics("lineno")}
         if at_the_end:
-            self._late = snapshot
+            self._late = sizes
         else:
-            self._early = snapshot
+            self._early = sizes
 
     def grown(self) -> list[str]:
         """The lines of code whose memory has grown most between the two."""
-        if self._early is None or self._late is None:
-            return []
-        found = self._late.compare_to(self._early, "lineno")
-        return [str(each) for each in found[:8] if each.size_diff > 10_000]
+        grown = {line: size - self._early.get(line, 0) for line, size in self._late.items()}
+        found = sorted(grown.items(), key=lambda item: -item[1])
+        total = sum(self._late.values()) - sum(self._early.values())
+        return [f"all lines: {total:+,} bytes", *(f"{line}: {size:+,}" for line, size in found[:8] if size > 10_000)]
 
     def report(self, problem: Callable[[str], None]) -> list[dict[str, float]]:
         """What the thirds of the run needed; that it grew is a problem."""
