@@ -7,6 +7,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,8 +69,9 @@ class Dispatcher:
         self._waiting_bytes = 0
         self._lost: dict[Callable[[Batch], Any], int] = {}
         self._lock = threading.RLock()
-        """That of `_ready`: a Ctrl-C that comes while it is taken leaves no lock behind, as one in a condition may."""
-        self._ready = threading.Condition(self._lock)
+        self._is_idle = False
+        self._wake: SimpleQueue[None] = SimpleQueue()
+        """Wakes the thread, which is idle, in half the time of a condition, whose lock would change hands twice."""
         self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -109,7 +111,13 @@ class Dispatcher:
             thread = threading.Thread(target=self._run, name=self.name, daemon=True)
             thread.start()
             self._thread = thread
-        self._ready.notify()
+        self._rouse()
+
+    def _rouse(self) -> None:
+        """Wake the thread, if it is idle. The caller holds the lock."""
+        if self._is_idle:
+            self._wake.put(None)  # first: a Ctrl-C in between has it woken once too often, and not never
+            self._is_idle = False
 
     @property
     def is_mine(self) -> bool:
@@ -154,21 +162,22 @@ class Dispatcher:
 
     def _next(self) -> _Item | None:
         """Wait for what is to be called next; None at the end."""
-        with self._lock:
-            while not self._queue:
+        while True:
+            with self._lock:
+                if self._queue:
+                    return self._queue.popleft()
                 if self._lost:
                     # Perhaps nothing comes after what was dropped: it is told all the same.
                     function, lost = self._lost.popitem()
                     return _Item(function, _lost_batch(lost), 0, 0)
                 if self._closed:
                     return None
-                self._ready.wait()
-            return self._queue.popleft()
+                self._is_idle = True
+            self._wake.get()
 
     def forked(self) -> None:
         """In the child of a fork: there is no thread any more, and nothing to run."""
         self._lock = threading.RLock()
-        self._ready = threading.Condition(self._lock)
         self._closed = True
         self._queue.clear()
         self._thread = None
@@ -177,7 +186,7 @@ class Dispatcher:
         """Run what waits, then end the thread; what is not done after `timeout` seconds is left, and logged."""
         with self._lock:
             self._closed = True
-            self._ready.notify()
+            self._rouse()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout)
             if self._thread.is_alive():

@@ -212,6 +212,19 @@ class Batch:
         for i, row in enumerate(records.tolist()):
             yield Event._make((*row[:6], (offsets[i], lengths[i]), *row[7:]) if placed[i] else row)
 
+    def plain_rows(self) -> Sequence[tuple[Any, ...]]:
+        """As `rows`, in tuples without names where they are made here: for loops in which nanoseconds count."""
+        if self._rows is not None:
+            return self._rows
+        records = self.records
+        rows: list[tuple[Any, ...]] = records.tolist()
+        placed = has_block(records)
+        if placed.any():
+            places = records.view(EVENT_BLOCK)
+            for i in np.flatnonzero(placed).tolist():
+                rows[i] = (*rows[i][:6], (places["offset"].item(i), places["length"].item(i)), *rows[i][7:])
+        return rows
+
     def data(self, offset: int, length: int) -> memoryview:
         """The bytes of one event in the block."""
         return memoryview(self.block)[offset : offset + length]
@@ -229,9 +242,13 @@ def is_number(kind: int, dbr_type: int, count: int) -> bool:
     return (kind == 1 or kind == 2) and count == 1 and 0 < dbr_type < 7
 
 
+# Plain numbers: beside an enum's member NumPy looks for attributes, slowly.
+_UPDATE, _PROPERTY, _SPAN = np.uint8(Kind.UPDATE), int(Kind.PROPERTY), int(Kind.READ - Kind.UPDATE)
+
+
 def _is_value(records: Records) -> npt.NDArray[np.bool_]:
     # One comparison for `kind in VALUE_KINDS`: kind 0, which is no kind, wraps round to 255.
-    found: npt.NDArray[np.bool_] = (records["kind"] - np.uint8(Kind.UPDATE)) <= Kind.READ - Kind.UPDATE
+    found: npt.NDArray[np.bool_] = (records["kind"] - _UPDATE) <= _SPAN
     return found
 
 
@@ -244,7 +261,7 @@ def has_number(records: Records) -> npt.NDArray[np.bool_]:
 
 def has_block(records: Records) -> npt.NDArray[np.bool_]:
     """Which events of an array of `EVENT` keep data in the block, shape (n,)."""
-    metadata: npt.NDArray[np.bool_] = records["kind"] == Kind.PROPERTY
+    metadata: npt.NDArray[np.bool_] = records["kind"] == _PROPERTY
     return (_is_value(records) & ~has_number(records)) | metadata
 
 

@@ -99,6 +99,13 @@ class Feeds:
         narrow = {id(one): one for slot in wanted for one in self._narrow[slot]}
         return (*self._wide, *narrow.values())
 
+    def concerned_rows(self, rows: Sequence[tuple[Any, ...]]) -> tuple[Subscription | Feed, ...]:
+        """The same for a few updates."""
+        if not self._narrow:
+            return self._wide
+        narrow = {id(one): one for row in rows for one in self._narrow.get(row[0], ())}
+        return (*self._wide, *narrow.values())
+
 
 class Feed:
     """Channels that come and go, for one sink, which sees them under the engine's slots.
@@ -175,6 +182,17 @@ class Feed:
             self._sink.deliver(Batch(records, batch.block))
         elif mine.any():
             self._sink.deliver(Batch(pick(records, mine), batch.block))
+
+    def offer_rows(self, rows: Sequence[tuple[Any, ...]], batch: Batch) -> None:
+        """The same for a few updates of numbers."""
+        masks = self._masks
+        mine = [
+            row
+            for row in rows
+            if (column := masks.get(row[8])) is not None and row[0] < len(column) and column.item(row[0])
+        ]
+        if mine:
+            self._sink.deliver(batch if len(mine) == len(rows) else Batch(rows=mine))
 
 
 def _grown(column: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.bool_]:

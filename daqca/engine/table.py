@@ -142,7 +142,10 @@ class Table:
         slot, timestamp = row[0], row[5]
         if self.kinds.item(slot) and self.timestamps.item(slot) > timestamp:
             return  # a monitor was faster
-        self._take(Batch(rows=[(slot, _UPDATE, *row[2:8], 0)]).records, batch)
+        if type(row[6]) is tuple:
+            self._take(Batch(rows=[(slot, _UPDATE, *row[2:8], 0)]).records, batch)
+        else:
+            self.last[slot] = (slot, _UPDATE, *row[2:8], 0)
         self.doubts.settle(slot, timestamp, serial)
 
     def properties(self, records: Records, batch: Batch) -> None:

@@ -24,14 +24,13 @@ from daqca.ca.protocol import check_name
 from daqca.engine.engine import Engine
 from daqca.engine.table import ChannelState
 from daqca.errors import ChannelAccessGetFailure, ConfigurationError
-from daqca.events import Batch, Event, Kind
+from daqca.events import Kind
 from daqca.link import CTRL, METADATA
 from daqca.operations import One
 from daqca.proxies.attributes import FIELDS, Attributes, native_type, nelm
 from daqca.proxies.masks import mask_of
 from daqca.proxies.texts import value_text
 from daqca.proxies.watch import watch_of
-from daqca.reading import array_of, data_value, number_value
 
 log = logging.getLogger("daqca.pv")
 
@@ -477,14 +476,6 @@ class ChannelProxy(Attributes):
         slot = self._begun()
         row = self._known_row()
         return dict(self._make_base()) if row is None or slot < 0 else self._arguments(row)
-
-    def _value_of(self, event: Event, batch: Batch) -> Any:
-        """The value in an event, as its user gets it."""
-        table, slot, value = self._table, self._slot, event.value
-        native, is_array = table.native_type.item(slot), table.native_count.item(slot) > 1
-        if isinstance(value, tuple):
-            return data_value(batch.data(*value), event.dbr_type, event.count, is_array, ca.IOENCODING)
-        return array_of(value, event.count, native) if is_array else number_value(value, native)
 
     def _text(self, value: Any, known: Mapping[str, Any], is_text: bool = False) -> str:
         is_array = isinstance(value, (np.ndarray, list))

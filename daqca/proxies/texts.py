@@ -69,6 +69,26 @@ def value_text(
     return str(value)
 
 
+def number_text(native_type: int, precision: int | None, states: Sequence[str] | None) -> Callable[[float], str] | None:
+    """A function that does what `value_text` does, for numbers of one PV; None: there are none of its type."""
+    if native_type == _STRING:
+        return None
+    if native_type == _ENUM and states:
+        names = tuple(map(str, states))
+        return lambda value: names[int(value)] if 0 <= value < len(names) else str(value)
+    if native_type not in (_FLOAT, _DOUBLE) or precision is None:
+        return str
+    if precision < 0:
+        return lambda value: float_text(value, precision)
+    fixed = f"%.{precision}f"
+
+    def text(value: float) -> str:
+        # Well inside of what is shown so: whatever else there is, is decided there.
+        return fixed % value if 1.1e-5 < abs(value) < 9e4 else float_text(value, precision)
+
+    return text
+
+
 def time_text(timestamp: float | None = None) -> str:
     """A time in seconds since the Unix epoch (None: now), of this place, to 10 microseconds."""
     seconds, part = divmod(round(1e5 * (time.time() if timestamp is None else timestamp)), 100_000)

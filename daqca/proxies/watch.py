@@ -23,21 +23,21 @@ import daqca.ca as ca
 from daqca.dispatcher import Dispatcher
 from daqca.engine.table import ChannelState
 from daqca.errors import DaqcaError, EngineClosedError
-from daqca.events import Batch, BatchBuilder, Kind, has_block, is_number, pick
+from daqca.events import Batch, BatchBuilder, Event, Kind, has_block, is_number, pick
 from daqca.link import METADATA
 from daqca.operations import Waiter
+from daqca.proxies.users import Users, grown
 from daqca.reading import UNKNOWN_TYPE
 
 if TYPE_CHECKING:
     from daqca.engine import Engine
     from daqca.proxies.awaiting import Updates
+    from daqca.proxies.calling import CallingProxy
     from daqca.proxies.channel import ChannelProxy
-    from daqca.pv_proxy import PV
 
 log = logging.getLogger("daqca.pv")
 
 Slots = npt.NDArray[np.uint32]
-Counts = npt.NDArray[np.int32]
 
 _UPDATE, _CONNECTED, _DISCONNECTED = int(Kind.UPDATE), int(Kind.CONNECTED), int(Kind.DISCONNECTED)
 _LOST = int(Kind.LOST)
@@ -74,38 +74,6 @@ LONGEST_PAUSE = 0.1
 """Seconds after which somebody who waits for a condition looks again though nothing was heard."""
 
 
-class Users:
-    """Who wants a slot monitored with one mask, by slot.
-
-    Attributes
-    ----------
-    always
-        How many PVs want it, whatever it is.
-    if_short
-        How many want it if it has less than ``ca.AUTOMONITOR_MAXLENGTH`` elements.
-    is_on
-        Whether it is.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self.always: Counts = np.zeros(capacity, np.int32)
-        self.if_short: Counts = np.zeros(capacity, np.int32)
-        self.is_on: npt.NDArray[np.bool_] = np.zeros(capacity, np.bool_)
-
-    def grow(self, capacity: int) -> None:
-        """Make room."""
-        for name in ("always", "if_short", "is_on"):
-            setattr(self, name, _grown(getattr(self, name), capacity))
-
-
-def _grown(column: npt.NDArray[Any], capacity: int) -> npt.NDArray[Any]:
-    if capacity <= len(column):
-        return column
-    grown = np.zeros(capacity, column.dtype)
-    grown[: len(column)] = column
-    return grown
-
-
 class Watch:
     """The PVs of one engine. It is a sink: see `daqca.engine.Sink`.
 
@@ -125,14 +93,14 @@ class Watch:
         self._work = Dispatcher(name="daqca-pvs")
         self.beginning = threading.RLock()
         self._adding = threading.Lock()
-        self._new: list[PV] = []
+        self._new: list[CallingProxy] = []
         self._released: deque[tuple[int, int, bool, bool]] = deque()
         self._is_releasing = False
         self._users: dict[int, Users] = {}
         self._is_joined: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
         self._wanted: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
         self._arrived: npt.NDArray[np.float64] | None = None
-        self._listeners: dict[int, tuple[PV, ...]] = {}
+        self._listeners: dict[int, tuple[CallingProxy, ...]] = {}
         self._waits: list[Waiter] = []
         self._hosts: dict[int, str] = {}
         self.said: set[int] = set()
@@ -142,7 +110,7 @@ class Watch:
 
     # --- PVs come and go ------------------------------------------------------------------------
 
-    def add(self, pv: PV) -> None:
+    def add(self, pv: CallingProxy) -> None:
         """A PV was made: it begins soon, with all that are made meanwhile."""
         with self._adding:
             if not self._new:
@@ -178,7 +146,7 @@ class Watch:
                 raise
             self._release()
 
-    def _begin(self, new: Sequence[PV]) -> None:
+    def _begin(self, new: Sequence[CallingProxy]) -> None:
         slots = self.engine.slots([pv.pvname for pv in new])
         self._make_room()
         for pv, slot in zip(new, slots.tolist(), strict=True):
@@ -192,11 +160,11 @@ class Watch:
 
     def _make_room(self) -> None:
         capacity = self.engine.table.capacity
-        self._is_joined = _grown(self._is_joined, capacity)
+        self._is_joined = grown(self._is_joined, capacity)
         with self.engine.lock:
-            self._wanted = _grown(self._wanted, capacity)
+            self._wanted = grown(self._wanted, capacity)
             if self._arrived is not None:
-                self._arrived = _grown(self._arrived, capacity)
+                self._arrived = grown(self._arrived, capacity)
         for users in self._users.values():
             users.grow(capacity)
 
@@ -206,7 +174,7 @@ class Watch:
             self._feed.add(slots)
             self._is_joined[slots] = True
 
-    def _count(self, pvs: Sequence[PV], slots: Slots) -> None:
+    def _count(self, pvs: Sequence[CallingProxy], slots: Slots) -> None:
         """These PVs want what they want."""
         wishes: dict[tuple[int, bool], list[int]] = {}
         for i, pv in enumerate(pvs):
@@ -257,7 +225,7 @@ class Watch:
         users = self._users.get(mask)
         return users is not None and slot < len(users.is_on) and users.is_on.item(slot)
 
-    def gone(self, pv: PV) -> None:
+    def gone(self, pv: CallingProxy) -> None:
         """A PV is no more: what it wanted ends as soon as anything comes, or is begun. Called in any thread, with any
         lock held.
         """
@@ -309,7 +277,7 @@ class Watch:
 
     # --- callbacks ------------------------------------------------------------------------------
 
-    def listen(self, pv: PV, greet: bool = False) -> None:
+    def listen(self, pv: CallingProxy, greet: bool = False) -> None:
         """Tell a PV of what it has callbacks for, from now on.
 
         Parameters
@@ -328,7 +296,7 @@ class Watch:
             if greet and self.engine.table.state.item(slot) == _IS_CONNECTED:
                 self.callbacks.put(partial(self._tell, (pv,)), self._present(pv))
 
-    def _present(self, pv: PV) -> Batch:
+    def _present(self, pv: CallingProxy) -> Batch:
         """How things are with a PV, as events. The caller holds the engine's lock."""
         slot, table, builder = pv._slot, self.engine.table, BatchBuilder()
         native, count, access = (column.item(slot) for column in (table.native_type, table.native_count, table.access))
@@ -342,7 +310,7 @@ class Watch:
             builder.rows.append((slot, _UPDATE, *row[2:6], value, row[7], pv._mask))
         return builder.build()
 
-    def ignore(self, pv: PV) -> None:
+    def ignore(self, pv: CallingProxy) -> None:
         """Tell a PV nothing any more."""
         with self.beginning, self.engine.lock:
             slot = pv._slot
@@ -356,6 +324,30 @@ class Watch:
 
     def deliver(self, batch: Batch) -> None:
         """See `daqca.engine.Sink.deliver`."""
+        if batch.is_small and all(row[1] == _UPDATE and type(row[6]) is not tuple for row in batch.rows()):
+            self._deliver_rows(batch.rows())
+        else:
+            self._deliver_records(batch)
+        if self._released and not self._is_releasing:
+            self._is_releasing = True
+            self._later(self._release_now)
+        if self._waits:
+            waits, self._waits = self._waits, []
+            for wait in waits:
+                wait.complete()
+
+    def _deliver_rows(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """A few updates of numbers."""
+        wanted = self._wanted
+        if self._arrived is not None:
+            now = time.time()
+            for row in rows:
+                self._arrived[row[0]] = now
+        told = [row for row in rows if row[0] < len(wanted) and wanted.item(row[0]) & _VALUES]
+        if told:
+            self.callbacks.put(self._tell_listeners, Batch(rows=told))
+
+    def _deliver_records(self, batch: Batch) -> None:
         records = batch.records
         kinds, slots = records["kind"], records["slot"]
         updates = kinds == _UPDATE
@@ -372,18 +364,11 @@ class Watch:
                     self.said.discard(slot)
                 self._later(partial(self._connected, connected.copy()))
         told = inside & ((wanted[places] & np.where(updates, _VALUES, _CHANGES)) != 0)
-        if self._released and not self._is_releasing:
-            self._is_releasing = True
-            self._later(self._release_now)
         if told.any():
             part = records if told.all() else pick(records, told)
             # Numbers do not keep the arrays beside which they came.
             block = batch.block if len(batch.block) and has_block(part).any() else b""
             self.callbacks.put(self._tell_listeners, Batch(part, block))
-        if self._waits:
-            waits, self._waits = self._waits, []
-            for wait in waits:
-                wait.complete()
 
     def _connected(self, slots: Slots) -> None:
         """Channels are connected, and so one knows how long they are."""
@@ -395,12 +380,12 @@ class Watch:
                     self._settle(mask, users, asked)
 
     def _tell_listeners(self, batch: Batch) -> None:
-        listeners = self._listeners
-        for event in batch:
-            if event.kind == _LOST:
-                self._tell_anew(event.count)
-            for pv in listeners.get(event.slot, ()):
-                self._tell_one(pv, event, batch)
+        find = self._listeners.get
+        for row in batch.plain_rows():
+            if row[1] == _LOST:
+                self._tell_anew(row[7])
+            for pv in find(row[0], ()):
+                self._tell_one(pv, row, batch)
 
     def _tell_anew(self, dropped: int) -> None:
         """Events were dropped because callbacks are too slow: tell how things are now."""
@@ -411,17 +396,17 @@ class Watch:
         for pv, batch in now:
             self._tell((pv,), batch)
 
-    def _tell(self, pvs: Sequence[PV], batch: Batch) -> None:
-        for event in batch:
+    def _tell(self, pvs: Sequence[CallingProxy], batch: Batch) -> None:
+        for row in batch.plain_rows():
             for pv in pvs:
-                self._tell_one(pv, event, batch)
+                self._tell_one(pv, row, batch)
 
-    def _tell_one(self, pv: PV, event: Any, batch: Batch) -> None:
+    def _tell_one(self, pv: CallingProxy, row: tuple[Any, ...], batch: Batch) -> None:
         try:
-            if event.kind != _UPDATE:
-                pv._on_change(event)
-            elif event.token == pv._mask:
-                pv._on_update(event, batch)
+            if row[1] != _UPDATE:
+                pv._on_change(Event._make(row))
+            elif row[8] == pv._mask:
+                pv._on_update(row, batch)
         except Exception:
             self.callbacks.raised(f"a callback of {pv.pvname} raised; it stays installed")
 
@@ -432,7 +417,11 @@ class Watch:
         except BaseException as error:
             if not isinstance(error, Exception) and not self.callbacks.is_mine:
                 raise  # sys.exit and Ctrl-C end what the calling thread does
-            self.callbacks.raised(f"the callback {function} of {pv.pvname} raised; it stays installed")
+            self.failed(pv, function)
+
+    def failed(self, pv: ChannelProxy, function: Callable[..., Any]) -> None:
+        """A user's function raised, just now: log and count it."""
+        self.callbacks.raised(f"the callback {function} of {pv.pvname} raised; it stays installed")
 
     # --- waiting --------------------------------------------------------------------------------
 
