@@ -132,7 +132,8 @@ class Requester:
         subscriptions.sent_type[ids] = types
         subscriptions.sent_count[ids] = counts
         sids = self._channels.sid[slots]
-        for data_type, count, part in _groups(types, counts):
+        # The highest types first: who is told of a value is to know its units already.
+        for data_type, count, part in reversed(_groups(types, counts)):
             requests = protocol.event_add_requests(
                 data_type, min(count, 0xFFFF), sids[part], ids[part].astype(np.uint32), subscriptions.mask[ids[part]]
             )

@@ -164,6 +164,22 @@ def test_ids_of_subscriptions_that_no_server_knew_are_free_at_once() -> None:
     assert len(client.shard.subscriptions) == 0
 
 
+def test_metadata_are_subscribed_before_values() -> None:
+    """When a channel connects: who is told of its first value is to know its units."""
+    client = TestClient()
+    names = [f"PV:{i}" for i in range(3)]
+    places = client.shard.add(names)
+    client.shard.subscribe(places, 5)
+    client.shard.subscribe(places, 8, CTRL, Kind.PROPERTY)
+    client.searches()
+    circuit = client.found(places.tolist())
+    client.open(circuit)
+    sent(circuit)
+    client.feed(circuit, b"".join(wire.created(cid, 100 + cid) for cid in places.tolist()))
+    asked = [message for message in wire.parse(sent(circuit)) if message.command == wire.EVENT_ADD]
+    assert [message.data_type for message in asked] == [wire.CTRL + wire.DOUBLE] * 3 + [wire.TIME + wire.DOUBLE] * 3
+
+
 def test_metadata_come_as_they_are_and_a_value_in_their_place_is_nobodys() -> None:
     client = TestClient()
     _, circuit = client.connect(1)
