@@ -189,6 +189,8 @@ class PV(CallingProxy):
     def updates(self, limit: int = 10_000) -> AsyncIterator[Reading]:
         """``async for reading in pv.updates()``: a reading of each update, and one when the PV is lost (STALE).
 
+        A PV that is not monitored is so until the end of it.
+
         Parameters
         ----------
         limit

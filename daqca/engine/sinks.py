@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Slots = npt.NDArray[np.uint32]
 
 # Plain numbers: beside an enum's member NumPy looks for attributes, slowly, and drops a Ctrl-C that comes meanwhile.
-_UPDATE, _LOST = int(Kind.UPDATE), int(Kind.LOST)
+_LOST = int(Kind.LOST)
 _TOLD: npt.NDArray[np.bool_] = np.zeros(256, np.bool_)
 """By kind: whether sinks are told such events."""
 _TOLD[[Kind.UPDATE, Kind.CONNECTED, Kind.DISCONNECTED, Kind.ACCESS, Kind.LOST, Kind.REFUSED]] = True
@@ -56,7 +56,7 @@ class CallbackSink:
 
 _MONITORED: npt.NDArray[np.bool_] = np.zeros(256, np.bool_)
 """By kind: whether its token is the mask that was subscribed with."""
-_MONITORED[[Kind.UPDATE, Kind.PROPERTY]] = True
+_MONITORED[[Kind.UPDATE, Kind.PROPERTY, Kind.REFUSED]] = True
 
 NARROW = 64
 """A subscription of so many PVs at most is found by its slots; a wider one looks at every batch."""
@@ -237,7 +237,7 @@ class Subscription:
         slots = records["slot"]
         places = self._places(slots)
         mine = (places >= 0) & _TOLD[kinds]
-        mine &= (kinds != _UPDATE) | (records["token"] == self.mask)
+        mine &= ~_MONITORED[kinds] | (records["token"] == self.mask)
         everyone = (kinds == _LOST) & (slots == ALL_SLOTS)
         if everyone.any():
             mine |= everyone

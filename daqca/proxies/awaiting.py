@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from daqca.pv_proxy import PV
 
 log = logging.getLogger("daqca.pv")
+
+MOMENT = 0.01
 
 _OUTCOMES: tuple[tuple[type[ChannelError], Outcome], ...] = (
     (PVNotFoundError, Outcome.NEVER_FOUND),
@@ -105,14 +108,20 @@ def _taken(pv: PV, operation: One, serial: int | None) -> Reading:
 
 def read(pv: PV, timeout: float, fresh: bool) -> Reading:
     """See `PV.read`."""
+    deadline = time.monotonic() + timeout
     if not pv.wait_for_connection(timeout):
         return _failed(pv, absent(pv, "get"))
-    pv._metadata(timeout)
+    pv._metadata(_left(deadline))
     found = None if fresh else _monitored(pv)
     if found is not None:
         return found
     serial = pv._table.doubts.serial(pv._slot)
-    return _taken(pv, pv.engine.ask(pv._slot, timeout), serial)
+    return _taken(pv, pv.engine.ask(pv._slot, _left(deadline)), serial)
+
+
+def _left(deadline: float) -> float:
+    """Seconds until then; a moment, if it is over: what is there already is still taken."""
+    return max(deadline - time.monotonic(), MOMENT)
 
 
 # --- asyncio ------------------------------------------------------------------------------------
@@ -193,21 +202,23 @@ async def _metadata(pv: PV, timeout: float) -> None:
 
 async def aget(pv: PV, timeout: float, fresh: bool) -> Reading:
     """See `PV.aget`."""
+    deadline = time.monotonic() + timeout
     if not await connect(pv, timeout):
         return _failed(pv, absent(pv, "get"))
-    await _metadata(pv, timeout)
+    await _metadata(pv, _left(deadline))
     found = None if fresh else _monitored(pv)
     if found is not None:
         return found
     serial = pv._table.doubts.serial(pv._slot)
     operation = _Told()
     pv.engine.begin_ask(pv._slot, operation)
-    await _ask(pv, operation, timeout)
+    await _ask(pv, operation, _left(deadline))
     return _taken(pv, operation, serial)
 
 
 async def aput(pv: PV, value: Any, wait: bool, timeout: float) -> None:
     """See `PV.aput`."""
+    deadline = time.monotonic() + timeout
     if not await connect(pv, timeout):
         raise absent(pv, "put")
     pv.check_writable()
@@ -217,7 +228,7 @@ async def aput(pv: PV, value: Any, wait: bool, timeout: float) -> None:
         return
     operation = _Told()
     pv.engine.write(pv._slot, encoded, operation)
-    await _ask(pv, operation, timeout)
+    await _ask(pv, operation, _left(deadline))
     if not pv.was_written(operation):
         raise pv.engine.error(pv.pvname, pv._slot, "put", operation.row)
 
@@ -241,6 +252,7 @@ class Updates(AsyncIterator[Reading]):
         self._future: asyncio.Future[None] | None = None
         self._has_begun = self._has_ended = False
         self._index = object()
+        self._makes_monitored = False
         # The PV does not keep alive what an ``async for`` that was left has left behind.
         self._update = _weakly(weakref.WeakMethod(self._updated))
         self._connection = _weakly(weakref.WeakMethod(self._changed))
@@ -268,6 +280,8 @@ class Updates(AsyncIterator[Reading]):
         pv, watch = self._pv, self._pv._watch
         pv._begun()
         watch.endings.add(self)
+        if pv.auto_monitor is not None and not pv.auto_monitor:
+            self._makes_monitored, pv.auto_monitor = True, True
         pv.connection_callbacks.append(self._connection)
         pv.add_callback(self._update, index=self._index, with_ctrlvars=False)
         with pv.engine.lock:
@@ -319,14 +333,17 @@ class Updates(AsyncIterator[Reading]):
         self.end()
         self._waiting.clear()
         if self._loop is not None:
-            _forget(self._pv, self._index, self._connection)
+            _forget(self._pv, self._index, self._connection, self._makes_monitored)
 
     def __del__(self) -> None:
         if self._loop is not None and not self._has_ended:
-            self._pv._watch.callbacks.call(partial(_forget, self._pv, self._index, self._connection))
+            end = partial(_forget, self._pv, self._index, self._connection, self._makes_monitored)
+            self._pv._watch.callbacks.call(end)
 
 
-def _forget(pv: PV, index: Any, connection: Callable[..., None]) -> None:
+def _forget(pv: PV, index: Any, connection: Callable[..., None], was_made_monitored: bool) -> None:
+    if was_made_monitored and not pv.engine.is_closed:
+        pv.auto_monitor = False
     pv.remove_callback(index)
     if connection in pv.connection_callbacks:
         pv.connection_callbacks.remove(connection)

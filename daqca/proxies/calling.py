@@ -257,8 +257,9 @@ class CallingProxy(WritableProxy):
     def _on_change(self, event: Event) -> None:
         kind = event.kind
         self._base = None
-        if kind == _CONNECTED:
-            self._set_delta()
+        if kind == _CONNECTED and self._monitor_delta is not None:
+            self._is_filtered = True  # until the record sees to it
+            self._watch.later(self._set_delta)
         if kind in (_CONNECTED, _DISCONNECTED) and self._told is not (kind == _CONNECTED):
             self._told = kind == _CONNECTED
             self._run_connection_callbacks(self._told)
@@ -274,6 +275,7 @@ class CallingProxy(WritableProxy):
     def _set_delta(self) -> None:
         """Have the record tell changes by `monitor_delta` only, or else see to it here."""
         if self._monitor_delta is None or nelm(self) != 1 or native_type(self) in (0, 3):  # texts and states
+            self._is_filtered = False
             return
         record = self.pvname.partition(".")[0]
         try:

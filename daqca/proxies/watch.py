@@ -114,10 +114,10 @@ class Watch:
         """A PV was made: it begins soon, with all that are made meanwhile."""
         with self._adding:
             if not self._new:
-                self._later(self._begin_soon)
+                self.later(self._begin_soon)
             self._new.append(pv)
 
-    def _later(self, function: Callable[[], None]) -> None:
+    def later(self, function: Callable[[], None]) -> None:
         """Call a function on the thread that begins PVs, unless the engine is closed by then or meanwhile."""
 
         def call() -> None:
@@ -142,7 +142,7 @@ class Watch:
                         del self._new[: len(new)]
             except BaseException as error:
                 if not isinstance(error, Exception):  # a Ctrl-C: the other thread does it again
-                    self._later(self._begin_soon)
+                    self.later(self._begin_soon)
                 raise
             self._release()
 
@@ -330,7 +330,7 @@ class Watch:
             self._deliver_records(batch)
         if self._released and not self._is_releasing:
             self._is_releasing = True
-            self._later(self._release_now)
+            self.later(self._release_now)
         if self._waits:
             waits, self._waits = self._waits, []
             for wait in waits:
@@ -362,7 +362,7 @@ class Watch:
                 for slot in connected.tolist():
                     self._hosts.pop(slot, None)
                     self.said.discard(slot)
-                self._later(partial(self._connected, connected.copy()))
+                self.later(partial(self._connected, connected.copy()))
         told = inside & ((wanted[places] & np.where(updates, _VALUES, _CHANGES)) != 0)
         if told.any():
             part = records if told.all() else pick(records, told)

@@ -406,3 +406,26 @@ def test_a_loop_that_is_closed_meanwhile(engine: Engine, records: Records):
     eventually(lambda: left[0]._waiting, "the update")
     engine.put(records("free"), 42)
     assert engine.stats()["callback_errors"] == 0
+
+
+def test_updates_of_a_pv_that_is_not_monitored(engine: Engine, records: Records):
+    """It is, as long as they are taken."""
+    pv = PV(records("free"), auto_monitor=False)
+    assert pv.wait_for_connection(20)
+
+    async def main() -> list[float]:
+        found = []
+        updates = pv.updates()
+        async for reading in updates:
+            found.append(reading.value)
+            if len(found) == 3:
+                break
+            await pv.aput(reading.value + 1)
+        assert pv.auto_monitor is True
+        await updates.aclose()
+        return found
+
+    first, *others = asyncio.run(main())
+    assert others == [first + 1, first + 2]
+    assert pv.auto_monitor is False
+    assert pv.auto_monitor_mask is None

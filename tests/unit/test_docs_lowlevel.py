@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-import ast
 import re
-from pathlib import Path
 
 import pytest
+from support import docs
 
 from daqca import ca
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-PAGE = (ROOT / "docs/lowlevel.md").read_text(encoding="utf-8")
-TABLE = PAGE[PAGE.index("## Every name") :]
-ROWS = [
-    [cell.strip() for cell in line.strip("|").split("|")] for line in TABLE.splitlines() if re.match(r"\| \d", line)
-]
+PAGE = docs.page("lowlevel.md")
+ROWS = docs.table(PAGE, "## Every name")
 OURS = [(row[1], row[3]) for row in ROWS if row[2] == "as in the manual" and "::" in row[3]]
-
-
-def body(path: Path, name: str) -> str:
-    """The source of a test, with its decorators."""
-    source = path.read_text(encoding="utf-8")
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.FunctionDef) and node.name == name:
-            parts = [node, *node.decorator_list]
-            return "".join(ast.get_source_segment(source, part) or "" for part in parts)
-    return ""
 
 
 @pytest.mark.parametrize(("names", "where"), OURS, ids=[row[0].strip("`") for row in OURS])
 def test_a_name_is_there_and_its_test_speaks_of_it(names: str, where: str) -> None:
-    path, _, test = where.strip("`").partition("::")
-    source = body(ROOT / "tests" / path, test)
+    source = docs.body(where)
     assert source, f"there is no test {where}"
     found = re.findall(r"`(\w+)`", names)
-    assert any(re.search(rf"\b{name}\b", source) for name in found), f"{test} says nothing of {names}"
+    assert any(re.search(rf"\b{name}\b", source) for name in found), f"{where} says nothing of {names}"
     for name in found:
         assert name == "as_numpy" or name in dir(ca), f"daqca.ca has no {name}"
         if name not in ("as_numpy", "libca"):
@@ -44,8 +28,7 @@ def test_a_name_is_there_and_its_test_speaks_of_it(names: str, where: str) -> No
 
 @pytest.mark.parametrize("row", ROWS, ids=[row[1][:40] for row in ROWS])
 def test_the_files_of_tests_exist(row: list[str]) -> None:
-    for path in re.findall(r"`([\w/]+\.py)", row[3]):
-        assert (ROOT / "tests" / path).exists(), path
+    assert docs.missing_files(row[3]) == []
 
 
 def test_the_table_has_every_function_that_the_module_offers() -> None:
