@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from daqca.ca import protocol
 from daqca.ca.channels import NO_CIRCUIT, Channels, Slots, State, Subscriptions
+from daqca.ca.decode import METADATA
 from daqca.ca.protocol import HEADER_SIZE, Command
 from daqca.ca.requests import Requests
 from daqca.link import AUTO, CTRL, NATIVE, NATIVE_CTRL
@@ -132,8 +133,8 @@ class Requester:
         subscriptions.sent_type[ids] = types
         subscriptions.sent_count[ids] = counts
         sids = self._channels.sid[slots]
-        # The highest types first: who is told of a value is to know its units already.
-        for data_type, count, part in reversed(_groups(types, counts)):
+        # Metadata first: who is told of a value is to know its units already.
+        for data_type, count, part in sorted(_groups(types, counts), key=lambda group: group[0] not in METADATA):
             requests = protocol.event_add_requests(
                 data_type, min(count, 0xFFFF), sids[part], ids[part].astype(np.uint32), subscriptions.mask[ids[part]]
             )

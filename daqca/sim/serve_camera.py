@@ -87,7 +87,7 @@ class Camera:
         self._patience_s: float = settings["patience_s"]
         # Guards what puts of clients change: they come on threads of the IOC.
         self._changed = threading.Condition()
-        self._acquiring = False
+        self._acquiring = self._is_busy = False
         self._waiting: list[Callable[[], None]] = []
         self._rate_since = (0.0, 0)
 
@@ -100,13 +100,14 @@ class Camera:
     ) -> None:
         """Run what a put asks for, on the thread of the IOC and under the record's lock: it must only set flags.
 
-        A record that blocks until the end of the acquisition is completed by then.
+        A record that blocks until the end of the acquisition is completed by then, also one that stops it: else the
+        next one could begin before this one has ended, and be ended with it.
         """
         function(*func_args)
         if completion is None:
             return
         with self._changed:
-            if self._acquiring and function == self.hold:
+            if (self._acquiring or self._is_busy) and function == self.hold:
                 self._waiting.append(lambda: completion(*completion_args))
                 return
         completion(*completion_args)
@@ -136,9 +137,11 @@ class Camera:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._acquiring)
+                self._is_busy = True
             self._acquire()
             end(0)
             with self._changed:
+                self._is_busy = False
                 waiting, self._waiting = self._waiting, []
             for complete in waiting:
                 complete()
