@@ -124,6 +124,16 @@ def place(target: Records, slots: npt.NDArray[Any], records: Records) -> None:
     target.view(_RAW)[slots] = records.view(_RAW)
 
 
+def different(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The different values, ascending: `numpy.unique`, which at its first use loads masked arrays, for 7 ms."""
+    if len(values) < 2:
+        return values
+    ordered = np.sort(values)
+    is_new = np.ones(len(ordered), np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=is_new[1:])
+    return ordered[is_new]
+
+
 def join(parts: Sequence[Records]) -> Records:
     """The records of all parts, one after the other; much faster than concatenating them with their fields."""
     if len(parts) == 1:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daqca.ca.protocol import U4, NameMessages, runs
+from daqca.events import different
 from daqca.link import AUTO
 
 U1 = npt.NDArray[np.uint8]
@@ -28,15 +29,15 @@ def distinct(values: npt.NDArray[Any]) -> list[int]:
         return []
     if (values == values[0]).all():
         return [int(values[0])]
-    different: list[int] = np.unique(values).tolist()
-    return different
+    found: list[int] = different(values).tolist()
+    return found
 
 
 def all_different(ids: npt.NDArray[Any]) -> bool:
     """Whether no id is there twice; quick if they ascend, as they do unless a server is strange."""
     if len(ids) < 2 or bool((ids[1:] > ids[:-1]).all()):
         return True
-    return len(np.unique(ids)) == len(ids)
+    return len(different(ids)) == len(ids)
 
 
 def is_first(ids: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

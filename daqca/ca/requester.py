@@ -15,6 +15,7 @@ from daqca.ca.channels import NO_CIRCUIT, Channels, Slots, State, Subscriptions
 from daqca.ca.decode import METADATA
 from daqca.ca.protocol import HEADER_SIZE, Command
 from daqca.ca.requests import Requests
+from daqca.events import different
 from daqca.link import AUTO, CTRL, NATIVE, NATIVE_CTRL
 
 _TIME_STRING, _CTRL_STRING = 14, 28
@@ -218,4 +219,4 @@ def _groups(
     keys = (types.astype(np.int64) << 32) | counts
     if (keys == keys[0]).all():
         return [(int(types[0]), int(counts[0]), slice(None))]
-    return [(int(key) >> 32, int(key) & 0xFFFFFFFF, np.flatnonzero(keys == key)) for key in np.unique(keys)]
+    return [(int(key) >> 32, int(key) & 0xFFFFFFFF, np.flatnonzero(keys == key)) for key in different(keys)]

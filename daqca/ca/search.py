@@ -16,6 +16,7 @@ import numpy.typing as npt
 from daqca.ca import protocol
 from daqca.ca.channels import Channels, Slots, State
 from daqca.ca.protocol import Command
+from daqca.events import different
 
 FIRST_WAIT = 0.03
 """Seconds after which a datagram without an answer is sent again; doubles with every try."""
@@ -235,7 +236,7 @@ class Searcher:
         servers = (ips.astype(np.uint64) << np.uint64(16)) | ports
         return [
             Found(slots[known & (servers == server)], _address(int(server) >> 16, int(server) & 0xFFFF, sender))
-            for server in np.unique(servers[known])
+            for server in different(servers[known])
         ]
 
     @property

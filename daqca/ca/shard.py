@@ -19,7 +19,7 @@ from daqca.ca.replies import ECA_DISCONN, event_records
 from daqca.ca.requests import RequestKind, Requests
 from daqca.ca.search import Found, Searcher
 from daqca.ca.settings import Settings
-from daqca.events import BatchBuilder, Kind, Reason
+from daqca.events import BatchBuilder, Kind, Reason, different
 from daqca.link import AUTO, CTRL
 
 log = logging.getLogger("daqca.ca")
@@ -109,7 +109,7 @@ class Shard:
         indices = self.channels.circuit[slots]
         if len(indices) and (indices == indices[0]).all():
             return [(self.circuits.get(int(indices[0])), slots)]
-        return [(self.circuits.get(int(index)), slots[indices == index]) for index in np.unique(indices)]
+        return [(self.circuits.get(int(index)), slots[indices == index]) for index in different(indices)]
 
     # --- requests -------------------------------------------------------------------------------
 
@@ -301,7 +301,7 @@ class Shard:
         if not len(slots):
             return
         circuit = self.circuit_to(found.address)
-        circuit.create(np.unique(slots))
+        circuit.create(different(slots))
 
     def circuit_to(self, address: Address) -> Circuit:
         """The circuit to a server, a new one if there is none."""

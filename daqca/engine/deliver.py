@@ -49,6 +49,8 @@ log = logging.getLogger("daqca.engine")
 Slots = npt.NDArray[np.uint32]
 Row = tuple[Any, ...]
 _UNMAPPED = 0xFFFFFFFF
+_SHOWN = 200
+"""So much of a name is in an error."""
 FEW = 16
 """So many updates are quicker one by one than in columns."""
 # Plain numbers: looking a member up in an enum costs more than the rest of a small batch, and where NumPy does it, a
@@ -362,12 +364,13 @@ class Delivery:
 
     def error(self, name: str, slot: int, operation: str, row: tuple[object, ...] | None = None) -> ChannelError:
         """The error of a request that was answered with a failure, or not at all."""
+        shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
         verb = {"get": "read", "put": "write"}.get(operation, operation)
         if row is not None:
             number = int(row[3])  # type: ignore[call-overload]
             if number in (NO_READ_ACCESS, NO_WRITE_ACCESS):
                 return AccessRightsError(
-                    f"cannot {verb} {name}: its server does not give this client the access; ask who configures the "
+                    f"cannot {verb} {shown}: its server does not give this client the access; ask who configures the "
                     "access security of that IOC",
                     pvname=name,
                     operation=operation,
@@ -376,7 +379,7 @@ class Delivery:
             if number != DISCONNECTED:
                 status = eca.from_number(number)
                 return RefusedError(
-                    f"cannot {verb} {name}: its server answered: {eca.message(status)}",
+                    f"cannot {verb} {shown}: its server answered: {eca.message(status)}",
                     pvname=name,
                     operation=operation,
                     eca=status,
@@ -384,7 +387,7 @@ class Delivery:
         state = ChannelState(int(self._table.state[slot])) if row is None else ChannelState.LOST
         if state == ChannelState.NEVER:
             return PVNotFoundError(
-                f"cannot {verb} {name}: no server answered for this name, or none that did could be connected to; is "
+                f"cannot {verb} {shown}: no server answered for this name, or none that did could be connected to; is "
                 "it spelled right, does its IOC run, does EPICS_CA_ADDR_LIST reach it? `daqca doctor` looks into it",
                 pvname=name,
                 operation=operation,
@@ -392,19 +395,19 @@ class Delivery:
         if state == ChannelState.LOST:
             unknown = "; whether the value was written is not known" if operation == "put" and row is not None else ""
             return PVDisconnectedError(
-                f"cannot {verb} {name}: its channel was connected, and is not now{unknown}; is its IOC running?",
+                f"cannot {verb} {shown}: its channel was connected, and is not now{unknown}; is its IOC running?",
                 pvname=name,
                 operation=operation,
             )
         if operation == "put":
             return PVTimeoutError(
-                f"the value was sent to {name}, but its server did not confirm it in time; the record may still be "
+                f"the value was sent to {shown}, but its server did not confirm it in time; the record may still be "
                 "processing it: read its state, or give the put a longer timeout",
                 pvname=name,
                 operation=operation,
             )
         return PVTimeoutError(
-            f"cannot {verb} {name}: its server is connected but did not answer in time",
+            f"cannot {verb} {shown}: its server is connected but did not answer in time",
             pvname=name,
             operation=operation,
         )

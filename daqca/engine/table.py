@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daqca.engine.doubts import Doubts
-from daqca.events import EVENT, EVENT_BLOCK, Batch, Kind, Records, has_block, pick, place
+from daqca.events import EVENT, EVENT_BLOCK, Batch, Kind, Records, different, has_block, pick, place
 from daqca.reading import UNKNOWN_TYPE
 
 U1 = npt.NDArray[np.uint8]
@@ -194,7 +194,7 @@ class Table:
         The last value of a channel that was lost stays, stale; when it connects again, there is none until
         its server sends one.
         """
-        for kind in np.unique(records["kind"]).tolist() if len(records) > 1 else [int(records["kind"][0])]:
+        for kind in different(records["kind"]).tolist() if len(records) > 1 else [int(records["kind"][0])]:
             part = pick(records, records["kind"] == kind)
             slots = part["slot"]
             if kind == _CONNECTED:

@@ -23,7 +23,7 @@ import daqca.ca as ca
 from daqca.dispatcher import Dispatcher
 from daqca.engine.table import ChannelState
 from daqca.errors import DaqcaError, EngineClosedError
-from daqca.events import Batch, BatchBuilder, Event, Kind, has_block, is_number, pick
+from daqca.events import Batch, BatchBuilder, Event, Kind, different, has_block, is_number, pick
 from daqca.link import METADATA
 from daqca.operations import Waiter
 from daqca.proxies.users import Users, grown
@@ -152,7 +152,7 @@ class Watch:
         for pv, slot in zip(new, slots.tolist(), strict=True):
             pv._slot = slot
             pv._table = self.engine.table
-        self._join(np.unique(slots))
+        self._join(different(slots))
         for pv in new:
             if pv._has_listeners():
                 self.listen(pv, greet=True)
@@ -201,7 +201,7 @@ class Watch:
             counts = users.if_short if if_short else users.always
             np.add.at(counts, slots, change)
             try:
-                self._settle(mask, users, np.unique(slots))
+                self._settle(mask, users, different(slots))
             except BaseException:
                 np.subtract.at(counts, slots, change)
                 raise
@@ -375,7 +375,7 @@ class Watch:
         with self.beginning:
             for mask, users in self._users.items():
                 inside = slots[slots < len(users.if_short)]
-                asked = np.unique(inside[users.if_short[inside] > 0])
+                asked = different(inside[users.if_short[inside] > 0])
                 if len(asked):
                     self._settle(mask, users, asked)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from daqca.events import Kind, Records
+from daqca.events import Kind, Records, different
 from daqca.link import asked
 
 _READ = np.uint8(Kind.READ)
@@ -170,7 +170,7 @@ class Routes:
         firsts = np.array(self._firsts, np.int64)
         routes = np.searchsorted(firsts, tokens, "right") - 1
         found = 0
-        for number in np.unique(routes[routes >= 0]).tolist():
+        for number in different(routes[routes >= 0]).tolist():
             route = self._routes[number]
             places = tokens - np.uint32(route.first)
             mine = (routes == number) & (places < route.n)

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from daqca.events import different
+
 Slots = npt.NDArray[np.uint32]
 
 NONE = 0xFFFFFFFF
@@ -105,7 +107,7 @@ class SharedNames:
             Of all slots, by slot.
         """
         np.subtract.at(self._users, slots, 1)
-        unused: Slots = np.unique(slots)
+        unused: Slots = different(slots)
         unused = unused[self._users[unused] == 0]
         for slot in unused.tolist():
             del self._slots[names[slot]]

@@ -21,7 +21,7 @@ from daqca.ca.context import Context
 from daqca.ca.eca import ECA, message_number
 from daqca.ca.settings import Settings
 from daqca.errors import TransportError
-from daqca.events import EVENT, Batch, Kind, Reason, Records
+from daqca.events import EVENT, Batch, Kind, Reason, Records, different
 from daqca.link import asked
 from daqca.workers.requests import Code, check, doubles_of, slots_of
 from daqca.workers.routes import EVERYBODY, Route, Routes, is_answer
@@ -309,7 +309,7 @@ class Worker:
 
     def _subscribe(self, client: Client, request: Request) -> None:
         (mask,) = request.arguments
-        numbers = np.unique(slots_of(request.frames[0], client.end))
+        numbers = different(slots_of(request.frames[0], client.end))
         column = client.is_subscribed(mask)
         numbers = numbers[~column[numbers]]
         slots = self._mine(client, numbers)
@@ -322,7 +322,7 @@ class Worker:
 
     def _unsubscribe(self, client: Client, request: Request) -> None:
         (mask,) = request.arguments
-        numbers = np.unique(slots_of(request.frames[0], client.end))
+        numbers = different(slots_of(request.frames[0], client.end))
         column = client.is_subscribed(mask)
         numbers = numbers[column[numbers]]
         column[numbers] = False

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daqca import events
-from daqca.events import EVENT, EVENT_BLOCK, Batch, BatchBuilder, Event, Kind
+from daqca.events import EVENT, EVENT_BLOCK, Batch, BatchBuilder, Event, Kind, different
 
 U1 = st.integers(0, 0xFF)
 U4 = st.integers(0, 0xFFFFFFFF)
@@ -228,3 +228,11 @@ def test_byte_arrays_are_not_copied() -> None:
     assert array.tolist() == list(frame)
     assert np.shares_memory(array, np.frombuffer(frame, "u1"))
     assert not array.flags.writeable
+
+
+@pytest.mark.parametrize("values", [[], [3], [1, 2, 3], [3, 1, 3, 2, 1], [5, 5, 5]])
+def test_different_values_are_those_of_numpy(values):
+    column = np.array(values, np.uint32)
+    found = different(column)
+    assert found.tolist() == np.unique(column).tolist()
+    assert found.dtype == column.dtype
