@@ -300,9 +300,8 @@ def test_a_server_that_falls_silent(
     assert pv.get() == 6
 
 
+@pytest.mark.parametrize("make_engine", [2], indirect=True, ids=["workers"])
 def test_a_worker_that_is_killed(own_engine: Engine, own_records: Records, caplog: Any):
-    if not own_engine.workers:
-        pytest.skip("there is no worker")
     names = [own_records(name) for name in ("double", "long", "enum", "free", "count", "string")]
     values, connections = [Calls() for _ in names], [Calls() for _ in names]
     pvs = [PV(n, callback=v, connection_callback=c) for n, v, c in zip(names, values, connections, strict=True)]
