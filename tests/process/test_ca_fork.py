@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from support.ca_scripts import quiet, run, running
+from support.ca_scripts import FORKED, quiet, run, running
 
 from daqca.sim import SimIOC
 
 # A warning of os.fork beside threads, since Python 3.12.
 FLAGS = ("-W", "ignore::DeprecationWarning")
-CHILD = """
-    import traceback
-
-    def forked(child):
-        '''Fork, have the child do something and end; returns its exit code.'''
-        pid = os.fork()
-        if pid:
-            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        code = 1
-        try:
-            signal.alarm(25)
-            child()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush(), sys.stderr.flush()
-            os._exit(code)
-
+CHILD = (
+    "\n    import traceback\n"
+    + FORKED
+    + """
     def refused(call):
         try:
             call()
@@ -67,6 +52,7 @@ CHILD = """
         until(lambda: len(seen) > 2)
         assert ca.current_context() == ca.initial_context is not None
 """
+)
 PARENT = """
     connections, updates = [], []
     old = watched("calc00001", lambda **known: updates.append(1))

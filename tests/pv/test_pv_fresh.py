@@ -14,16 +14,11 @@ from support.ca_records import Records
 from support.engines import MakeEngine
 from support.fakes import CREATE_CHAN, EVENT_ADD, HEADER, FakeServer, created, messages
 from support.ioc import Servers
+from support.pvs import made
 from support.recording import eventually
 
 from daqca import Engine
 from daqca.pv_proxy import PV
-
-
-def made(name: str, **options: Any) -> PV:
-    pv = PV(name, **options)
-    assert pv.wait_for_connection(20), name
-    return pv
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 from support.access import AccessIOC
 from support.ca_records import LIMITS, STATES, TEXT, Records
 from support.engines import MakeEngine
+from support.pvs import made
 from support.recording import eventually
 
 from daqca import Engine, ca, dbr
@@ -39,12 +40,6 @@ def shown(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return ("array", str(value.dtype), value.flags.writeable, value.tolist())
     return (type(value), value)
-
-
-def made(name: str, **options: Any) -> PV:
-    pv = PV(name, **options)
-    assert pv.wait_for_connection(20), name
-    return pv
 
 
 @pytest.mark.parametrize("form", ["native", "time", "ctrl"])

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from support.ca_records import LIMITS, STATES, Records, database
+from support.pvs import made
 from support.recording import eventually
 
 from daqca import Engine
-from daqca.pv_proxy import PV
 
 FIELDS_OF_LIMITS = {
     "upper_disp_limit": "HOPR",
@@ -22,12 +22,6 @@ FIELDS_OF_LIMITS = {
     "upper_ctrl_limit": "DRVH",
     "lower_ctrl_limit": "DRVL",
 }
-
-
-def made(name: str, **options: Any) -> PV:
-    pv = PV(name, **options)
-    assert pv.wait_for_connection(20), name
-    return pv
 
 
 @pytest.mark.parametrize("form", ["time", "native", "ctrl"])

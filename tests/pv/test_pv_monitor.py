@@ -16,6 +16,7 @@ from support.ca_records import Records
 from support.engines import MakeEngine
 from support.fakes import CREATE_CHAN, EVENT_ADD, HEADER, FakeServer, created, messages
 from support.ioc import IOCFactory, Servers, random_prefix
+from support.pvs import made
 from support.recording import eventually
 
 from daqca import Engine, ca, dbr
@@ -39,12 +40,6 @@ class Values:
         eventually(lambda: value in self.values, f"{value} among {self.values}")
         found, self.values = self.values, []
         return found
-
-
-def made(name: str, **options: Any) -> PV:
-    pv = PV(name, **options)
-    assert pv.wait_for_connection(20), name
-    return pv
 
 
 # --- which updates come -------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import pytest
 from support.access import AccessIOC
 from support.ca_records import SLOW_S, STATES, TEXT, Records
 from support.engines import MakeEngine
+from support.pvs import made
 from support.recording import eventually
 
 from daqca import Engine
@@ -27,12 +28,6 @@ from daqca.errors import (
     RefusedError,
 )
 from daqca.pv_proxy import PV
-
-
-def made(name: str, **options: Any) -> PV:
-    pv = PV(name, **options)
-    assert pv.wait_for_connection(20), name
-    return pv
 
 
 @pytest.fixture

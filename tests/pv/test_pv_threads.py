@@ -15,6 +15,7 @@ import pytest
 from support import ca_records
 from support.background import Background
 from support.ca_records import Records
+from support.ca_scripts import FORKED
 from support.calls import Calls
 from support.engines import MODES
 from support.recording import eventually
@@ -176,7 +177,8 @@ def test_ca_threads(engine: Engine, records: Records, ca: Any):
     assert not any(thread.is_alive() for thread in threads)
 
 
-CHILD = """
+CHILD = (
+    """
     import os, signal, sys, threading, time, traceback
     from daqca import Engine, use_engine
     from daqca.errors import EngineClosedError
@@ -185,22 +187,9 @@ CHILD = """
     prefix, workers = sys.argv[1], int(sys.argv[2])
     if workers:
         use_engine(Engine(workers=workers))
-
-    def forked(child):
-        pid = os.fork()
-        if pid:
-            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        code = 1
-        try:
-            signal.alarm(25)
-            child()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush(), sys.stderr.flush()
-            os._exit(code)
-
+"""
+    + FORKED
+    + """
     def until(condition):
         end = time.monotonic() + 20
         while not condition():
@@ -250,6 +239,7 @@ CHILD = """
         refused()
         works()
 """
+)
 
 
 def run(body: str, *args: str) -> str:

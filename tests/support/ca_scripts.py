@@ -40,6 +40,25 @@ def begun(target, *args):
 """
 """What scripts begin with."""
 
+FORKED = """
+    def forked(child):
+        '''Fork, have the child do something and end; returns its exit code.'''
+        pid = os.fork()
+        if pid:
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        code = 1
+        try:
+            signal.alarm(25)
+            child()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush(), sys.stderr.flush()
+            os._exit(code)
+"""
+"""For scripts that fork, which import what it needs."""
+
 QUICK = 10.0
 """Seconds in which every script ends that is not asked for more, on a busy machine; a hang lasts longer."""
 
