@@ -63,6 +63,8 @@ class Slotwise:
     ) -> None:
         """Wait until these slots are connected, at most `timeout` seconds; see `connect`."""
         if (self.table.state[slots] == ChannelState.CONNECTED).all():
+            if progress is not None:
+                progress(len(slots), len(slots))
             return
         wait = ConnectWait(slots, self.table)
         with self._delivery.waiting(wait):

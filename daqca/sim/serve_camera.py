@@ -87,7 +87,7 @@ class Camera:
         self._patience_s: float = settings["patience_s"]
         # Guards what puts of clients change: they come on threads of the IOC.
         self._changed = threading.Condition()
-        self._acquiring = self._is_busy = False
+        self._acquiring = False
         self._waiting: list[Callable[[], None]] = []
         self._rate_since = (0.0, 0)
 
@@ -100,14 +100,13 @@ class Camera:
     ) -> None:
         """Run what a put asks for, on the thread of the IOC and under the record's lock: it must only set flags.
 
-        A record that blocks until the end of the acquisition is completed by then, also one that stops it: else the
-        next one could begin before this one has ended, and be ended with it.
+        A record that blocks until the end of the acquisition is completed by then.
         """
         function(*func_args)
         if completion is None:
             return
         with self._changed:
-            if (self._acquiring or self._is_busy) and function == self.hold:
+            if self._acquiring and function == self.hold:
                 self._waiting.append(lambda: completion(*completion_args))
                 return
         completion(*completion_args)
@@ -137,11 +136,13 @@ class Camera:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._acquiring)
-                self._is_busy = True
             self._acquire()
             end(0)
+            # Last: who waits for these may begin the next one, and nothing of this one ends it.
+            self._fields.post("cam1:DetectorState_RBV", _IDLE)
+            for name in ("cam1:Acquire_RBV", "cam1:AcquireBusy"):
+                self._fields.post(name, 0)
             with self._changed:
-                self._is_busy = False
                 waiting, self._waiting = self._waiting, []
             for complete in waiting:
                 complete()
@@ -171,9 +172,6 @@ class Camera:
             taken += 1
             self._expose(number, taken)
             self._tell_rate(taken)
-        fields.post("cam1:DetectorState_RBV", _IDLE)
-        for name in ("cam1:Acquire_RBV", "cam1:AcquireBusy"):
-            fields.post(name, 0)
 
     def _expose(self, number: int, taken: int) -> None:
         """Post one frame, and then the counters that tell of it."""

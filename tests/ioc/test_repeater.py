@@ -90,6 +90,10 @@ class Client(contextlib.closing[socket.socket]):
         return False
 
 
+OWN_DESCRIPTORS = 4
+"""Input, output, errors and the socket."""
+
+
 class Script:
     """Our repeater, run as its clients run it, but as a child of the test."""
 
@@ -112,8 +116,12 @@ class Script:
         return Client(self.port, bound_to)
 
     def descriptors(self) -> int:
-        """How many files and sockets it has open: one more for each client."""
+        """How many files and sockets it has open: one more for each client, and now and then one to try a port with."""
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def wait_clients(self, n: int) -> None:
+        """Wait until it has so many clients."""
+        wait_until(lambda: self.descriptors() == OWN_DESCRIPTORS + n)
 
 
 @pytest.fixture
@@ -171,7 +179,7 @@ def test_a_pyepics_client_registers_and_is_dropped_when_it_ends(script, make_ioc
     ioc: SoftIOC = make_ioc(RECORD, ports=Ports.choose(repeater=script.port))
     with script.client() as watch:
         watch.register()
-        before = script.descriptors()
+        script.wait_clients(1)
         environ = child_environ(ca_environ(ioc.ports))
         client = subprocess.Popen(
             [sys.executable, "-c", PYEPICS],
@@ -198,7 +206,7 @@ def test_a_pyepics_client_registers_and_is_dropped_when_it_ends(script, make_ioc
         assert client.returncode == 0
         watch.register(registration_message())  # whoever registers has the dead found, with the next datagram
         watch.register(registration_message())
-        wait_until(lambda: script.descriptors() == before)
+        script.wait_clients(1)
 
 
 def test_other_clients_are_told_nothing_when_one_registers(script):
@@ -245,18 +253,17 @@ def test_garbage_is_survived(script):
 def test_a_client_that_is_gone_is_dropped(script):
     with script.client() as one:
         one.register()
-        before = script.descriptors()
         gone = [script.client() for _ in range(20)]
         for client in gone:
             client.register()
-        assert script.descriptors() == before + 20
+        script.wait_clients(21)
         for client in gone:
             client.sock.close()
         with script.client() as sender:
             sender.send(beacon(1))
             sender.send(beacon(2))
             assert next(one.beacons()).counter == 1
-        wait_until(lambda: script.descriptors() == before)
+        script.wait_clients(1)
 
 
 def test_the_second_repeater_ends_at_once_and_quietly(script):

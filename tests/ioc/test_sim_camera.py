@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from support.ioc import IOCFactory, Servers
 from support.raw_client import EVENT_ADD, RawClient
+from support.recording import eventually
 
 from daqca.errors import ConfigurationError
 from daqca.sim import CameraIOC, FramePattern, SimIOC
@@ -191,6 +192,7 @@ def test_continuous_acquisition_goes_on_until_it_is_stopped(make_camera):
         assert operator.read("cam1:DetectorState_RBV") == 1
         operator.set("cam1:Acquire", 0)
         assert operator.read("cam1:Acquire") == 0
+        eventually(lambda: operator.read("cam1:AcquireBusy") == 0, "it has stopped")
         # A put completes when the acquisition that it waits for has ended.
         operator.set("cam1:ImageMode", 0)
         operator.set("cam1:Acquire", 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import faulthandler
 import gc
 import logging
@@ -111,9 +112,17 @@ class Memory(NamedTuple):
     traced: int
 
 
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+
 def memory() -> Memory:
-    """Look at it, once what is in reference cycles is gone: that would come and go, and hide what stays."""
+    """Look at it, once what is in reference cycles is gone, and what the C library keeps of what was freed.
+
+    That would come and go, and hide what stays.
+    """
     gc.collect()
+    if _trim is not None:
+        _trim(0)
     with open("/proc/self/statm") as file:
         return Memory(int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE"), tracemalloc.get_traced_memory()[0])
 
