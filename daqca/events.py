@@ -134,6 +134,15 @@ def different(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return ordered[is_new]
 
 
+def grown(column: npt.NDArray[Any], needed: int, fill: int = 0) -> npt.NDArray[Any]:
+    """`column` with room for at least `needed` rows; the new ones hold `fill`."""
+    if needed <= len(column):
+        return column
+    larger = np.full(max(needed, 2 * len(column)), fill, column.dtype)
+    larger[: len(column)] = column
+    return larger
+
+
 def join(parts: Sequence[Records]) -> Records:
     """The records of all parts, one after the other; much faster than concatenating them with their fields."""
     if len(parts) == 1:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from daqca.ca.context import Context
 from daqca.ca.settings import Settings
+from daqca.events import grown
 from daqca.link import AUTO, Deliver, Slots, asked
 from daqca.operations import Operation, Operations
 
@@ -92,11 +93,8 @@ class LocalLink:
     def subscribe(self, slots: Slots, mask: int) -> None:
         """See `daqca.link.Link.subscribe`."""
         with self.lock:
-            ids = self._ids.get(mask, np.zeros(0, np.uint32))
-            needed = int(slots.max(initial=0)) + 1
-            if needed > len(ids):
-                ids = np.concatenate((ids, np.full(max(needed, 2 * len(ids)) - len(ids), _NONE, np.uint32)))
-                self._ids[mask] = ids
+            ids = grown(self._ids.get(mask, np.zeros(0, np.uint32)), int(slots.max(initial=0)) + 1, _NONE)
+            self._ids[mask] = ids
             ids[slots] = self._context.subscribe(slots, *asked(mask), label=mask)
 
     def unsubscribe(self, slots: Slots, mask: int) -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from daqca.dispatcher import Dispatcher
 from daqca.engine.sinks import CallbackSink, Feed, Sink, Subscription
-from daqca.events import Batch
+from daqca.events import Batch, grown
 from daqca.link import METADATA
 
 if TYPE_CHECKING:
@@ -115,12 +115,7 @@ class Monitors:
         """Count who monitors; returns where the first came, or the last went."""
         table = self._engine.table
         with self._engine.lock:
-            users = self._users.get(mask)
-            if users is None or len(users) < table.capacity:
-                grown = np.zeros(table.capacity, np.uint32)
-                if users is not None:
-                    grown[: len(users)] = users
-                users = self._users[mask] = grown
+            users = self._users[mask] = grown(self._users.get(mask, np.zeros(0, np.uint32)), table.capacity)
             turned: npt.NDArray[np.bool_]
             if change > 0:
                 turned = users[slots] == 0

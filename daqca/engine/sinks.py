@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daqca.dispatcher import Dispatcher
-from daqca.events import ALL_SLOTS, Batch, Kind, Records, pick
+from daqca.events import ALL_SLOTS, Batch, Kind, Records, grown, pick
 
 if TYPE_CHECKING:
     from daqca.engine.monitors import Monitors
@@ -147,12 +147,12 @@ class Feed:
 
     def joined(self, slots: Slots) -> None:
         """These are told of."""
-        self._is_mine = _grown(self._is_mine, int(slots.max(initial=0)) + 1)
+        self._is_mine = grown(self._is_mine, int(slots.max(initial=0)) + 1)
         self._is_mine[slots] = True
 
     def began(self, slots: Slots, mask: int) -> None:
         """These are monitored."""
-        column = self._masks[mask] = _grown(self._masks.get(mask, self._is_mine[:0]), len(self._is_mine))
+        column = self._masks[mask] = grown(self._masks.get(mask, self._is_mine[:0]), len(self._is_mine))
         column[slots] = True
 
     def ended(self, slots: Slots, mask: int) -> None:
@@ -193,14 +193,6 @@ class Feed:
         ]
         if mine:
             self._sink.deliver(batch if len(mine) == len(rows) else Batch(rows=mine))
-
-
-def _grown(column: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.bool_]:
-    if size <= len(column):
-        return column
-    grown = np.zeros(max(size, 2 * len(column)), np.bool_)
-    grown[: len(column)] = column
-    return grown
 
 
 class Subscription:

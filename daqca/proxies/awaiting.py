@@ -47,9 +47,7 @@ _OUTCOMES: tuple[tuple[type[ChannelError], Outcome], ...] = (
 
 def reading_of(pv: PV, row: tuple[Any, ...], outcome: Outcome = Outcome.OK, why: str = "") -> Reading:
     """The reading of a row (see `daqca.proxies.channel.Row`)."""
-    return Reading(
-        pv.pvname, row[6], row[3], row[4], row[5], outcome, native_type(pv), metadata_of(pv) or None, why=why
-    )
+    return Reading(pv.pvname, row[6], row[3], row[4], row[5], outcome, native_type(pv), metadata_of(pv), why=why)
 
 
 def metadata_of(pv: PV) -> Metadata | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
+
+from daqca.events import grown
 
 Counts = npt.NDArray[np.int32]
 
@@ -32,12 +32,3 @@ class Users:
         """Make room."""
         for name in ("always", "if_short", "is_on"):
             setattr(self, name, grown(getattr(self, name), capacity))
-
-
-def grown(column: npt.NDArray[Any], capacity: int) -> npt.NDArray[Any]:
-    """The column with room for `capacity`."""
-    if capacity <= len(column):
-        return column
-    larger = np.zeros(capacity, column.dtype)
-    larger[: len(column)] = column
-    return larger

@@ -23,10 +23,10 @@ import daqca.ca as ca
 from daqca.dispatcher import Dispatcher
 from daqca.engine.table import ChannelState
 from daqca.errors import DaqcaError, EngineClosedError
-from daqca.events import Batch, BatchBuilder, Event, Kind, different, has_block, is_number, pick
+from daqca.events import Batch, BatchBuilder, Event, Kind, different, grown, has_block, is_number, pick
 from daqca.link import METADATA
 from daqca.operations import Waiter
-from daqca.proxies.users import Users, grown
+from daqca.proxies.users import Users
 from daqca.reading import UNKNOWN_TYPE
 
 if TYPE_CHECKING:

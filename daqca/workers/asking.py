@@ -20,13 +20,12 @@ from daqca.broker.client import BrokerClient
 from daqca.ca.eca import ECA, message_number
 from daqca.ca.protocol import NameMessages
 from daqca.errors import EngineClosedError, WorkerError
-from daqca.events import EVENT, Batch, Kind, Records
+from daqca.events import EVENT, Batch, Kind, Records, grown
 from daqca.link import AUTO, Deliver, Slots
 from daqca.operations import Operation, Operations, Waiter
 from daqca.workers.channels import LinkChannels
 from daqca.workers.pending import Pending
 from daqca.workers.requests import Code
-from daqca.workers.sharing import grown
 
 if TYPE_CHECKING:
     pass

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from daqca.events import ALL_SLOTS, EVENT, Kind, Reason, Records
-from daqca.workers.sharing import NONE, Slots, grown
+from daqca.events import ALL_SLOTS, EVENT, Kind, Reason, Records, grown
+from daqca.workers.sharing import NONE, Slots
 
 _FIRST_STATE, _LAST_STATE = int(Kind.CONNECTED), int(Kind.ACCESS)
 

@@ -6,26 +6,16 @@ Only bookkeeping: the context is asked by whoever calls.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from daqca.events import different
+from daqca.events import different, grown
 
 Slots = npt.NDArray[np.uint32]
 
 NONE = 0xFFFFFFFF
 """A slot, or the id of a subscription, that is none."""
-
-
-def grown(column: npt.NDArray[Any], needed: int, fill: int) -> npt.NDArray[Any]:
-    """`column` with room for at least `needed` rows; the new ones hold `fill`."""
-    if needed <= len(column):
-        return column
-    larger = np.full(max(needed, 2 * len(column)), fill, column.dtype)
-    larger[: len(column)] = column
-    return larger
 
 
 class Client:

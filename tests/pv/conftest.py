@@ -21,17 +21,16 @@ __all__ = ["make_engine", "own_records", "record_server", "records"]
 @pytest.fixture
 def engine(records: Records, make_engine: MakeEngine) -> Iterator[Engine]:
     """The engine of the test; it reaches ``records``."""
-    engine = make_engine()
-    use_engine(engine)
-    yield engine
-    cache.clear()
-    use_engine(None)
+    yield from _default(make_engine())
 
 
 @pytest.fixture
 def own_engine(own_records: Records, make_engine: MakeEngine) -> Iterator[Engine]:
     """The engine of the test; it reaches ``own_records``, whose IOC the test may stop."""
-    engine = make_engine()
+    yield from _default(make_engine())
+
+
+def _default(engine: Engine) -> Iterator[Engine]:
     use_engine(engine)
     yield engine
     cache.clear()
