@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import daqca.ca as ca
+from daqca.ca.lowlevel.raw import time_fields
 from daqca.errors import ChannelError
 from daqca.events import Access, Batch, Event, Kind
 from daqca.proxies.attributes import native_type, nelm
@@ -303,9 +304,7 @@ class CallingProxy(WritableProxy):
         found = base.copy()
         found["value"] = value = number_value(row[6], native)
         found["count"], found["status"], found["severity"] = 1, row[3], row[4]
-        seconds, nanoseconds = divmod(row[5], 1_000_000_000)
-        found["timestamp"] = seconds + 1e-6 * (nanoseconds // 1000)
-        found["posixseconds"], found["nanoseconds"] = float(seconds), nanoseconds
+        found.update(time_fields(row[5]))
         found["char_value"] = text(value)
         return found
 
