@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bisect
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,8 @@ import numpy.typing as npt
 from daqca.events import Batch, Records, pick
 
 _NO_BLOCK = Batch()
+LOOK = 0.1
+"""The longest time in seconds that a thread sleeps without a look at signals; see `Waiter.wait`."""
 
 
 class Waiter:
@@ -36,9 +39,17 @@ class Waiter:
             self._lock.release()
 
     def wait(self, timeout: float) -> bool:
-        """Wait at most `timeout` seconds; returns `done`."""
-        if not self.done and timeout > 0 and self._lock.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
-            self._lock.release()  # for whoever else waits
+        """Wait at most `timeout` seconds; returns `done`.
+
+        A signal that comes just before the thread falls asleep, or is taken by another thread, does not wake it: the
+        interpreter runs the handler when the thread wakes for another reason. So none sleeps longer than `LOOK`.
+        """
+        deadline = time.monotonic() + timeout
+        while not self.done and timeout > 0:
+            if self._lock.acquire(timeout=min(timeout, LOOK)):
+                self._lock.release()  # for whoever else waits
+                break
+            timeout = deadline - time.monotonic()
         return self.done
 
 

@@ -100,6 +100,40 @@ def test_a_script_with_an_unguarded_main(ioc: SimIOC, workers: int, tmp_path: An
 
 
 @WORKERS
+def test_a_signal_that_another_thread_took_ends_a_wait(ioc: SimIOC, workers: int):
+    """The waiting thread is not woken by it; nor by one that comes just before it falls asleep."""
+    body = """
+    import signal
+    with Engine(workers=workers) as engine:
+        engine.get(name, timeout=20)
+        for call in (
+            lambda: engine.get("NO:SUCH:PV", timeout=60),
+            lambda: engine.snapshot([*names, "NO:SUCH:PV"], timeout=60),
+            lambda: engine.connect([*names, "NO:SUCH:PV"], timeout=60),
+        ):
+            def interrupt():
+                while not (any(len(link.operations) for link in engine._links) or engine._delivery._connecting):
+                    time.sleep(0.001)
+                global when
+                when = time.monotonic()
+                os.kill(os.getpid(), signal.SIGINT)
+            thread = threading.Thread(target=interrupt)
+            thread.start()
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+            try:
+                call()
+            except KeyboardInterrupt:
+                took = time.monotonic() - when
+            thread.join()
+            assert took < 2, took
+            print("interrupted")
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    """
+    names = [ioc.prefix + "ao00003", *ioc.names[100:140]]
+    assert quiet(run(body, names, workers)) == "interrupted\n" * 3
+
+
+@WORKERS
 def test_ctrl_c_ends_a_wait_at_once(ioc: SimIOC, workers: int):
     """The whole group of the terminal gets the signal, the workers too."""
     body = """
