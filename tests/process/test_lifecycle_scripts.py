@@ -140,6 +140,8 @@ def test_ctrl_c_ends_a_wait_at_once(ioc: SimIOC, workers: int):
     import signal
     slow = names.pop()
     with Engine(workers=workers) as engine:
+        while engine.get(slow, timeout=20).value != 0:  # as it was put before
+            time.sleep(0.01)
         engine.snapshot([*names, slow], timeout=20)
         def interrupt():
             while not (any(len(link.operations) for link in engine._links) or engine._delivery._connecting):
