@@ -308,11 +308,10 @@ class Delivery:
 
     def _last_values(self, builder: BatchBuilder, slots: Slots, mask: int) -> None:
         table = self._table
-        have = slots[(table.last["kind"][slots] != 0) & (table.state[slots] == ChannelState.CONNECTED)]
+        have = slots[(table.kinds[slots] == _UPDATE) & (table.state[slots] == ChannelState.CONNECTED)]
         if not len(have) or mask == METADATA:  # who wants metadata looks for them in the table
             return
         last = table.last[have]
-        last["kind"] = Kind.UPDATE
         last["token"] = mask
         places = last.view(EVENT_BLOCK)
         for i in np.flatnonzero(has_block(last)).tolist():

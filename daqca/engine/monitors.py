@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from daqca.dispatcher import Dispatcher
 from daqca.engine.sinks import CallbackSink, Feed, Sink, Subscription
-from daqca.events import Batch, grown
+from daqca.events import Batch, Kind, grown
 from daqca.link import METADATA
 
 if TYPE_CHECKING:
@@ -122,11 +122,13 @@ class Monitors:
             users[slots] += np.uint32(change % 2**32)
             if change < 0:
                 turned = users[slots] == 0
-            # Between one subscription and the next nobody keeps what is known up to date.
+            # Between one subscription and the next nobody keeps what is known up to date. What was read just before one
+            # begins is as good as what it will tell first.
             if mask == METADATA:
                 table.forget_metadata(slots[turned])
             else:
-                table.forget(slots[turned & ~self.has(slots, but=mask)])
+                unknown = slots[turned & ~self.has(slots, but=mask)]
+                table.forget(unknown if change < 0 else unknown[table.kinds[unknown] != Kind.READ])
             return turned
 
     def forked(self) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from daqca.engine.deliver import Delivery
+from daqca.engine.deliver import Delivery, Shard
 from daqca.engine.reads import give_up
 from daqca.engine.table import ChannelState, Table
 from daqca.engine.waits import ConnectWait, Progress, wait_all
 from daqca.errors import ChannelError, EngineClosedError
+from daqca.events import Kind
 from daqca.link import AUTO, Link
-from daqca.operations import One
+from daqca.operations import One, Operation
 from daqca.reading import Reading
 
 Slots = npt.NDArray[np.uint32]
@@ -40,6 +41,7 @@ class Slotwise:
     _is_forked: bool
     _delivery: Delivery
     _links: list[Link]
+    _shards: list[Shard]
     _shard_of: npt.NDArray[np.uint8]
     _local: Slots
     _names: list[str]
@@ -70,6 +72,36 @@ class Slotwise:
         with self._delivery.waiting(wait):
             wait_all([wait], timeout, lambda: len(slots) - wait.missing(), len(slots), progress, more)
         self.check_open()
+
+    def _by_shard(self, slots: Slots) -> list[tuple[Shard, npt.NDArray[np.int64], Slots]]:
+        """For each shard that has some of these slots: the shard, their positions, their slots there."""
+        if len(self._shards) == 1:
+            return [(self._shards[0], np.arange(len(slots)), self._local[slots])] if len(slots) else []
+        numbers = self._shard_of[slots]
+        parts = []
+        for number, shard in enumerate(self._shards):
+            positions = np.flatnonzero(numbers == number)
+            if len(positions):
+                parts.append((shard, positions, self._local[slots[positions]]))
+        return parts
+
+    def begin_reads(
+        self,
+        slots: Slots,
+        operation: Callable[[npt.NDArray[np.int64]], Operation],
+        dbr_type: int = AUTO,
+        count: int = 0,
+    ) -> None:
+        """Read slots, each once it is connected; `dbr_type` and `count` as of `ask`.
+
+        Parameters
+        ----------
+        operation
+            Called for each shard with the positions of its slots; gives who is told.
+        """
+        self.check_open()
+        for shard, positions, local in self._by_shard(slots):
+            shard.link.read(local, operation(positions), dbr_type, count)
 
     def begin_ask(self, slot: int, operation: One, dbr_type: int = AUTO, count: int = 0) -> None:
         """Read one slot, once it is connected, and have the operation told; `dbr_type` and `count` as of `ask`."""
@@ -115,6 +147,11 @@ class Slotwise:
         if operation.row is not None and operation.batch is not None:
             with self.lock:
                 self.table.refresh(operation.row, operation.batch, serial)
+
+    def forget_reads(self, slots: Slots) -> None:
+        """What was read of these ahead of their monitors, which do not come after all, is not the last value."""
+        with self.lock:
+            self.table.forget(slots[self.table.kinds[slots] == Kind.READ])
 
     def error(self, name: str, slot: int, operation: str, row: tuple[object, ...] | None = None) -> ChannelError:
         """What it means that a get or put of one slot was answered with a failure (its row), or not at all."""

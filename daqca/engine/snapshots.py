@@ -59,7 +59,7 @@ class Taking:
             readable = (table.access[slots] & Access.READ) != 0
             readable |= table.state[slots] != _CONNECTED
             last = table.last[slots]
-            taken: npt.NDArray[np.bool_] = engine._monitors.has(slots) & readable & (last["kind"] != 0)
+            taken: npt.NDArray[np.bool_] = engine._monitors.has(slots) & readable & (last["kind"] == _UPDATE)
             if table.doubts:
                 taken &= ~table.doubts.doubted(slots)
             self._collected.take(np.flatnonzero(taken), last[taken], slots[taken], table)

@@ -45,7 +45,8 @@ class Table:
     metadata
         The DBR_CTRL structures of those that are asked for: slot to (DBR type, bytes).
     kinds, dbr_types, numbers, timestamps, counts
-        Columns of `last`, for who wants one item of one PV.
+        Columns of `last`, for who wants one item of one PV. The kind is UPDATE, or READ where the value was read ahead
+        of a monitor.
     doubts
         See `daqca.engine.doubts`.
     """
@@ -88,7 +89,7 @@ class Table:
         self._make_columns()
 
     def values(self, records: Records, batch: Batch) -> None:
-        """Take in UPDATE events, oldest first."""
+        """Take in UPDATE events, oldest first, or what was read ahead of them."""
         self._take(self.doubts.sift(records) if self.doubts.guards else records, batch)
 
     def _take(self, records: Records, batch: Batch) -> None:

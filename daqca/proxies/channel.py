@@ -297,10 +297,13 @@ class ChannelProxy(Attributes):
         """The last value, or the server's answer, as a row with the value as its user gets it; None: lost."""
         slot, doubts = self._slot, self._table.doubts
         monitored, serial = self._is_monitored(), doubts.serial(slot)
-        if use_monitor and monitored and serial is None and (row := self.engine.last(slot)) is not None:
-            return row
         limit = 1.0 + math.log10(max(1, nelm(self))) if timeout is None else timeout
-        operation = self.engine.ask(slot, limit)
+        deadline = time.monotonic() + limit
+        if use_monitor and monitored and serial is None:
+            self._watch.await_first(slot, limit)
+            if (row := self.engine.last(slot)) is not None:
+                return row
+        operation = self.engine.ask(slot, max(deadline - time.monotonic(), 0.0))
         row = operation.row
         if row is None:
             log.warning("get(%r): its server is connected but did not answer within %.3g s", self.pvname, limit)

@@ -26,6 +26,7 @@ from daqca.errors import DaqcaError, EngineClosedError
 from daqca.events import Batch, BatchBuilder, Event, Kind, different, grown, has_block, is_number, pick
 from daqca.link import METADATA
 from daqca.operations import Waiter
+from daqca.proxies.first import STEP, FirstValues, Repeats
 from daqca.proxies.users import Users
 from daqca.reading import UNKNOWN_TYPE
 
@@ -97,6 +98,9 @@ class Watch:
         self._released: deque[tuple[int, int, bool, bool]] = deque()
         self._is_releasing = False
         self._users: dict[int, Users] = {}
+        self._first = FirstValues(engine, self._answered)
+        self._repeats = Repeats()
+        self._is_beginning = False
         self._is_joined: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
         self._wanted: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
         self._arrived: npt.NDArray[np.float64] | None = None
@@ -156,7 +160,14 @@ class Watch:
         for pv in new:
             if pv._has_listeners():
                 self.listen(pv, greet=True)
-        self._count(new, slots)
+        is_read = np.fromiter((pv._mask != 0 for pv in new), np.bool_, len(new))
+        is_read &= (self._wanted[slots] & _VALUES) == 0
+        awaited = self._first.ask(different(slots[is_read]))
+        try:
+            self._count(new, slots)
+        except BaseException:
+            self._first.forget(awaited)
+            raise
 
     def _make_room(self) -> None:
         capacity = self.engine.table.capacity
@@ -165,6 +176,7 @@ class Watch:
             self._wanted = grown(self._wanted, capacity)
             if self._arrived is not None:
                 self._arrived = grown(self._arrived, capacity)
+        self._first.grow(capacity)
         for users in self._users.values():
             users.grow(capacity)
 
@@ -201,7 +213,7 @@ class Watch:
             counts = users.if_short if if_short else users.always
             np.add.at(counts, slots, change)
             try:
-                self._settle(mask, users, different(slots))
+                self._settle(mask, users, different(slots if mask == METADATA else self._first.but(slots)))
             except BaseException:
                 np.subtract.at(counts, slots, change)
                 raise
@@ -221,9 +233,54 @@ class Watch:
             self._feed.end(slots[ends], mask)
 
     def is_on(self, slot: int, mask: int) -> bool:
-        """Whether a slot is monitored with this mask."""
+        """Whether a slot is monitored with this mask, or read first and then monitored with what is wanted."""
         users = self._users.get(mask)
-        return users is not None and slot < len(users.is_on) and users.is_on.item(slot)
+        if users is None or slot >= len(users.is_on):
+            return False
+        return users.is_on.item(slot) or self._first.is_awaited.item(slot)
+
+    def await_first(self, slot: int, timeout: float) -> None:
+        """Wait for a value that is read ahead of a monitor, at most `timeout` seconds; there may be none on its way."""
+        if self._first.is_coming(slot):
+            self.wait_for(lambda: not self._first.is_coming(slot), timeout)
+
+    def _answered(self, slots: Slots) -> None:
+        """First values have come; called under the engine's lock."""
+        if self._arrived is not None:
+            self._arrived[slots] = time.time()
+        if not self._is_beginning:
+            self._is_beginning = True
+            self.later(self._begin_monitors)
+        self._wake()
+
+    def _begin_monitors(self) -> None:
+        """First values have come: the monitors that were put off begin."""
+        if not self._first.has_paused():
+            time.sleep(STEP)
+            self.later(self._begin_monitors)  # what else there is to do comes first
+            return
+        with self.beginning:
+            self._is_beginning = False
+            slots = self._first.answered()
+            masks = [mask for mask in self._users if mask != METADATA]
+            with self.engine.lock:
+                table = self.engine.table
+                self._repeats.expect(table.last[slots[table.kinds[slots] == Kind.READ]], masks, table.capacity)
+            self._settle_all(slots)
+            self._first.forget(slots)
+            # What is not monitored after all, nobody will keep up to date.
+            is_on = [self._users[mask].is_on[slots] for mask in masks]
+            self.engine.forget_reads(slots[~np.logical_or.reduce(is_on)])
+            with self.engine.lock:
+                for mask, on in zip(masks, is_on, strict=True):
+                    self._repeats.forget(slots[~on], mask)
+
+    def _settle_all(self, slots: Slots) -> None:
+        for mask, users in self._users.items():
+            inside = slots[slots < len(users.if_short)]
+            asked = different(inside[(users.if_short[inside] > 0) | (users.always[inside] > 0)])
+            if len(asked):
+                self._settle(mask, users, asked)
 
     def gone(self, pv: CallingProxy) -> None:
         """A PV is no more: what it wanted ends as soon as anything comes, or is begun. Called in any thread, with any
@@ -285,16 +342,24 @@ class Watch:
         greet
             Tell it also how things are now.
         """
-        with self.beginning, self.engine.lock:
+        with self.beginning:
             slot = pv._slot
-            listeners = self._listeners.get(slot, ())
-            if not any(other is pv for other in listeners):
-                self._listeners[slot] = (*listeners, pv)
-                if not greet:
-                    pv._told = self.engine.table.state.item(slot) == _IS_CONNECTED
-            self._wanted[slot] |= _CHANGES | (_VALUES if pv._wants_values() else 0)
-            if greet and self.engine.table.state.item(slot) == _IS_CONNECTED:
-                self.callbacks.put(partial(self._tell, (pv,)), self._present(pv))
+            with self.engine.lock:
+                listeners = self._listeners.get(slot, ())
+                if not any(other is pv for other in listeners):
+                    self._listeners[slot] = (*listeners, pv)
+                    if not greet:
+                        pv._told = self.engine.table.state.item(slot) == _IS_CONNECTED
+                self._wanted[slot] |= _CHANGES | (_VALUES if pv._wants_values() else 0)
+                if greet and self.engine.table.state.item(slot) == _IS_CONNECTED:
+                    self.callbacks.put(partial(self._tell, (pv,)), self._present(pv))
+                slots = np.array([slot], np.uint32)
+                # If it wants to be told of a first value that is still to come: its monitor does that.
+                is_coming = bool(self._wanted.item(slot) & _VALUES) and self._first.is_coming(slot)
+                if is_coming:
+                    self._first.forget(slots)
+            if is_coming:
+                self._settle_all(slots)
 
     def _present(self, pv: CallingProxy) -> Batch:
         """How things are with a PV, as events. The caller holds the engine's lock."""
@@ -324,13 +389,20 @@ class Watch:
 
     def deliver(self, batch: Batch) -> None:
         """See `daqca.engine.Sink.deliver`."""
-        if batch.is_small and all(row[1] == _UPDATE and type(row[6]) is not tuple for row in batch.rows()):
+        if (
+            batch.is_small
+            and not self._repeats
+            and all(row[1] == _UPDATE and type(row[6]) is not tuple for row in batch.rows())
+        ):
             self._deliver_rows(batch.rows())
         else:
             self._deliver_records(batch)
         if self._released and not self._is_releasing:
             self._is_releasing = True
             self.later(self._release_now)
+        self._wake()
+
+    def _wake(self) -> None:
         if self._waits:
             waits, self._waits = self._waits, []
             for wait in waits:
@@ -359,11 +431,17 @@ class Watch:
         if not updates.all():
             connected = slots[kinds == _CONNECTED]
             if len(connected):
-                for slot in connected.tolist():
+                for slot in connected.tolist() if self._hosts or self.said else ():
                     self._hosts.pop(slot, None)
                     self.said.discard(slot)
-                self.later(partial(self._connected, connected.copy()))
+                self._first.forget(slots[(kinds == _CONNECTED) & (records["count"] != 1)])  # one element is no array
+                known = self._first.but(connected)
+                if len(known):
+                    self.later(partial(self._connected, known))
         told = inside & ((wanted[places] & np.where(updates, _VALUES, _CHANGES)) != 0)
+        if self._repeats:
+            self._repeats.forget(slots[kinds == _DISCONNECTED])
+            told &= ~(updates & self._repeats.found(records))
         if told.any():
             part = records if told.all() else pick(records, told)
             # Numbers do not keep the arrays beside which they came.
@@ -373,11 +451,7 @@ class Watch:
     def _connected(self, slots: Slots) -> None:
         """Channels are connected, and so one knows how long they are."""
         with self.beginning:
-            for mask, users in self._users.items():
-                inside = slots[slots < len(users.if_short)]
-                asked = different(inside[users.if_short[inside] > 0])
-                if len(asked):
-                    self._settle(mask, users, asked)
+            self._settle_all(self._first.but(slots))
 
     def _tell_listeners(self, batch: Batch) -> None:
         find = self._listeners.get

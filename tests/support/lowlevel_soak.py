@@ -51,8 +51,9 @@ FAREWELL_S = 200.0
 class Soak:
     """One run: `run` makes its report."""
 
-    def __init__(self, seconds: float, seed: int):
+    def __init__(self, seconds: float, seed: int, is_traced: bool = True):
         self.seconds = seconds
+        self.is_traced = is_traced
         self.seed = seed
         self.problems = watch.Problems()
         self.report: dict[str, Any] = {"seconds": seconds, "seed": seed}
@@ -73,7 +74,8 @@ class Soak:
         self.weather = Weather(ioc, self.problems, _channels)
         self.puts = PutCallbacks(self.weather, self.problems)
         self.common = Common(self.prefix, self.weather, self.problems, self.puts, ledgers)
-        tracemalloc.start(1)
+        if self.is_traced:
+            tracemalloc.start(1)
         sys.setswitchinterval(SWITCH_S)
         begin, began, busy = watch.census(), time.monotonic(), watch.starved()
         self.watchdog.start()
@@ -298,10 +300,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long; the end takes some seconds more")
     parser.add_argument("--seed", type=int, default=None, help="of what happens; a random one when not given")
+    parser.add_argument(
+        "--untraced",
+        action="store_true",
+        help="do not trace Python's memory, line by line: what keeps account of it grows, too",
+    )
     options = parser.parse_args()
     seed = secrets.randbelow(1_000_000) if options.seed is None else options.seed
     faulthandler.dump_traceback_later(options.seconds + FAREWELL_S, exit=True)
-    report = Soak(options.seconds, seed).run()
+    report = Soak(options.seconds, seed, not options.untraced).run()
     faulthandler.cancel_dump_traceback_later()
     print(json.dumps(report, indent=1))
     return 1 if report["problems"] else 0

@@ -25,9 +25,10 @@ HANG_S = 20.0
 PERIOD_S = 0.5
 MAX_PROBLEMS, MAX_LENGTH = 20, 2000
 MEMORY_PERIOD_S = 4.0
-GROWTH = {"resident_mb": 8.0, "python_mb": 1.5, "threads": 3, "descriptors": 4}
+GROWTH = {"resident_mb": 8.0, "python_mb": 1.5, "kiloblocks": 15.0, "threads": 3, "descriptors": 4}
 """What the last third of a run may need more than the second; of what is counted, more than ever before, which may be
 one context and the pipes of one server."""
+_MEDIANS = ("resident_mb", "python_mb", "kiloblocks")
 
 
 class Problems:
@@ -106,10 +107,11 @@ def census() -> Census:
 
 
 class Memory(NamedTuple):
-    """What this process needs, in bytes: all of it, and what of it Python's objects need."""
+    """What this process needs: bytes of memory, those of Python's objects where they are traced, and their number."""
 
     resident: int
     traced: int
+    blocks: int
 
 
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -124,7 +126,8 @@ def memory() -> Memory:
     if _trim is not None:
         _trim(0)
     with open("/proc/self/statm") as file:
-        return Memory(int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE"), tracemalloc.get_traced_memory()[0])
+        resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return Memory(resident, tracemalloc.get_traced_memory()[0], sys.getallocatedblocks())
 
 
 class Needs:
@@ -147,6 +150,8 @@ class Needs:
 
     def keep(self, at_the_end: bool) -> None:
         """Keep how many bytes each line of daqca holds: early, and at the end. (The snapshot itself is megabytes.)"""
+        if not tracemalloc.is_tracing():
+            return
         of_daqca = tracemalloc.Filter(True, f"{Path(daqca.__file__).parent}/*")
         of_servers = tracemalloc.Filter(False, f"{Path(daqca.__file__).parent}/sim/*")
         snapshot = tracemalloc.take_snapshot().filter_traces([of_daqca, of_servers])
@@ -169,6 +174,7 @@ class Needs:
             (
                 int(statistics.median(each.resident for each in measured)),
                 int(statistics.median(each.traced for each in measured)),
+                int(statistics.median(each.blocks for each in measured)),
                 max(each.threads for each in counted),
                 max(each.descriptors for each in counted),
             )
@@ -177,11 +183,11 @@ class Needs:
         mega = float(1 << 20)
         found: list[dict[str, float]] = [
             {"resident_mb": round(resident / mega, 2), "python_mb": round(traced / mega, 2)}
-            | {"threads": threads, "descriptors": descriptors}
-            for resident, traced, threads, descriptors in thirds
+            | {"kiloblocks": round(blocks / 1000, 1), "threads": threads, "descriptors": descriptors}
+            for resident, traced, blocks, threads, descriptors in thirds
         ]
         for what, allowed in GROWTH.items():
-            early = found[1][what] if what.endswith("_mb") else max(found[0][what], found[1][what])
+            early = found[1][what] if what in _MEDIANS else max(found[0][what], found[1][what])
             if found[2][what] > early + allowed:
                 problem(f"{what} grew from {early} to {found[2][what]}")
         return found
