@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from daqca.events import ALL_SLOTS, ELEMENT, EVENT, Access, Batch, BatchBuilder, Kind, Reason
-from daqca.recording import Recorder
+from daqca.recording import Recorder, RecordingStats
 
 T0 = 1_700_000_000_000_000_000
 """A timestamp: 2023-11-14T22:13:20Z."""
@@ -69,6 +70,14 @@ def numbers(slots: Sequence[int] | np.ndarray[Any, Any], values: Any, times: Any
     records["slot"], records["value"], records["timestamp"] = slots, values, times
     records["kind"], records["dbr_type"], records["count"] = Kind.UPDATE, DOUBLE, 1
     return Batch(records)
+
+
+def record(path: Path, names: list[str], *batches: Batch, **options: Any) -> RecordingStats:
+    """Record batches to a file; returns the numbers of the recorder."""
+    with Recorder(path, names, **options) as recorder:
+        for batch in batches:
+            recorder.deliver(batch)
+    return recorder.stats
 
 
 def eventually(condition: Callable[[], Any], what: str, timeout: float = 20.0) -> Any:
