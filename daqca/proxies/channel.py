@@ -166,12 +166,12 @@ class ChannelProxy(Attributes):
                 if self._is_detached:  # it wants nothing until `reconnect`
                     return
                 if mask:
-                    self._watch.want(slots, mask, if_short, 1)
+                    self._watch.wishes.want(slots, mask, if_short, 1)
             except BaseException:
                 self._auto_monitor, self._mask, self._if_short = old
                 raise
             if old[1]:
-                self._watch.want(slots, *old[1:], -1)
+                self._watch.wishes.want(slots, *old[1:], -1)
 
     @property
     def auto_monitor_mask(self) -> int | None:
@@ -187,7 +187,7 @@ class ChannelProxy(Attributes):
         return bool(self._mask) and most >= 0 and (most < ca.AUTOMONITOR_MAXLENGTH or not self._if_short)
 
     def _is_monitored(self) -> bool:
-        return self._wants_monitor() and self._watch.is_on(self._slot, self._mask)
+        return self._wants_monitor() and self._watch.wishes.is_on(self._slot, self._mask)
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -238,7 +238,7 @@ class ChannelProxy(Attributes):
                 and table.state.item(slot) == _CONNECTED
                 and table.counts.item(slot) == 1
                 and slot not in table.doubts.slots
-                and self._watch.is_on(slot, self._mask)
+                and self._watch.wishes.is_on(slot, self._mask)
                 and not self._is_detached
             ):
                 number = table.numbers.item(slot)
@@ -300,7 +300,7 @@ class ChannelProxy(Attributes):
         limit = 1.0 + math.log10(max(1, nelm(self))) if timeout is None else timeout
         deadline = time.monotonic() + limit
         if use_monitor and monitored and serial is None:
-            self._watch.await_first(slot, limit)
+            self._watch.wishes.await_first(slot, limit)
             if (row := self.engine.last(slot)) is not None:
                 return row
         operation = self.engine.ask(slot, max(deadline - time.monotonic(), 0.0))
@@ -397,7 +397,7 @@ class ChannelProxy(Attributes):
         with self._watch.beginning:
             if not self._has_metadata:
                 if self._slot >= 0 and not self._is_detached:
-                    self._watch.want(np.array([self._slot], np.uint32), METADATA, False, 1)
+                    self._watch.wishes.want(np.array([self._slot], np.uint32), METADATA, False, 1)
                 self._has_metadata = True
 
     def _known_metadata(self) -> Mapping[str, Any]:

@@ -19,16 +19,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-import daqca.ca as ca
 from daqca.dispatcher import Dispatcher
 from daqca.engine.table import ChannelState
 from daqca.errors import DaqcaError, EngineClosedError
 from daqca.events import Batch, BatchBuilder, Event, Kind, different, grown, has_block, is_number, pick
 from daqca.link import METADATA
 from daqca.operations import Waiter
-from daqca.proxies.first import STEP, FirstValues, Repeats
-from daqca.proxies.users import Users
-from daqca.reading import UNKNOWN_TYPE
+from daqca.proxies.wishes import Wishes
 
 if TYPE_CHECKING:
     from daqca.engine import Engine
@@ -89,7 +86,7 @@ class Watch:
     def __init__(self, engine: Engine, callbacks: Dispatcher):
         self.engine = engine
         self.callbacks = callbacks
-        self._feed = engine.feed(self)
+        self.feed = engine.feed(self)
         # Channels and monitors begin on a thread of their own: a callback may take its time.
         self._work = Dispatcher(name="daqca-pvs")
         self.beginning = threading.RLock()
@@ -97,10 +94,7 @@ class Watch:
         self._new: list[CallingProxy] = []
         self._released: deque[tuple[int, int, bool, bool]] = deque()
         self._is_releasing = False
-        self._users: dict[int, Users] = {}
-        self._first = FirstValues(engine, self._answered)
-        self._repeats = Repeats()
-        self._is_beginning = False
+        self.wishes = Wishes(self)
         self._is_joined: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
         self._wanted: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
         self._arrived: npt.NDArray[np.float64] | None = None
@@ -160,14 +154,8 @@ class Watch:
         for pv in new:
             if pv._has_listeners():
                 self.listen(pv, greet=True)
-        is_read = np.fromiter((pv._mask != 0 for pv in new), np.bool_, len(new))
-        is_read &= (self._wanted[slots] & _VALUES) == 0
-        awaited = self._first.ask(different(slots[is_read]))
-        try:
-            self._count(new, slots)
-        except BaseException:
-            self._first.forget(awaited)
-            raise
+        wants_values = (self._wanted[slots] & _VALUES) != 0
+        self.wishes.add(new, slots, wants_values)
 
     def _make_room(self) -> None:
         capacity = self.engine.table.capacity
@@ -176,111 +164,13 @@ class Watch:
             self._wanted = grown(self._wanted, capacity)
             if self._arrived is not None:
                 self._arrived = grown(self._arrived, capacity)
-        self._first.grow(capacity)
-        for users in self._users.values():
-            users.grow(capacity)
+        self.wishes.grow(capacity)
 
     def _join(self, slots: Slots) -> None:
         slots = slots[~self._is_joined[slots]]
         if len(slots):
-            self._feed.add(slots)
+            self.feed.add(slots)
             self._is_joined[slots] = True
-
-    def _count(self, pvs: Sequence[CallingProxy], slots: Slots) -> None:
-        """These PVs want what they want."""
-        wishes: dict[tuple[int, bool], list[int]] = {}
-        for i, pv in enumerate(pvs):
-            if pv._mask:
-                wishes.setdefault((pv._mask, pv._if_short), []).append(i)
-            if pv._has_metadata:
-                wishes.setdefault((METADATA, False), []).append(i)
-        done: list[tuple[Slots, int, bool]] = []
-        try:
-            for (mask, if_short), places in sorted(wishes.items(), reverse=True):  # metadata first: callbacks need them
-                self.want(slots[places], mask, if_short, 1)
-                done.append((slots[places], mask, if_short))
-        except BaseException:
-            for wish in done:
-                self.want(*wish, -1)
-            raise
-
-    def want(self, slots: Slots, mask: int, if_short: bool, change: int) -> None:
-        """One more (or less) wants these slots monitored; a slot may occur more than once."""
-        with self.beginning:
-            users = self._users.get(mask)
-            if users is None:
-                users = self._users[mask] = Users(self.engine.table.capacity)
-            counts = users.if_short if if_short else users.always
-            np.add.at(counts, slots, change)
-            try:
-                self._settle(mask, users, different(slots if mask == METADATA else self._first.but(slots)))
-            except BaseException:
-                np.subtract.at(counts, slots, change)
-                raise
-
-    def _settle(self, mask: int, users: Users, slots: Slots) -> None:
-        """Begin and end monitors as they are wanted now."""
-        table = self.engine.table
-        short = table.native_count[slots] < ca.AUTOMONITOR_MAXLENGTH
-        short &= table.native_type[slots] != UNKNOWN_TYPE
-        wanted = (users.always[slots] > 0) | ((users.if_short[slots] > 0) & short)
-        begins, ends = wanted & ~users.is_on[slots], ~wanted & users.is_on[slots]
-        if begins.any():
-            self._feed.monitor(slots[begins], mask)
-            users.is_on[slots[begins]] = True
-        if ends.any():
-            users.is_on[slots[ends]] = False
-            self._feed.end(slots[ends], mask)
-
-    def is_on(self, slot: int, mask: int) -> bool:
-        """Whether a slot is monitored with this mask, or read first and then monitored with what is wanted."""
-        users = self._users.get(mask)
-        if users is None or slot >= len(users.is_on):
-            return False
-        return users.is_on.item(slot) or self._first.is_awaited.item(slot)
-
-    def await_first(self, slot: int, timeout: float) -> None:
-        """Wait for a value that is read ahead of a monitor, at most `timeout` seconds; there may be none on its way."""
-        if self._first.is_coming(slot):
-            self.wait_for(lambda: not self._first.is_coming(slot), timeout)
-
-    def _answered(self, slots: Slots) -> None:
-        """First values have come; called under the engine's lock."""
-        if self._arrived is not None:
-            self._arrived[slots] = time.time()
-        if not self._is_beginning:
-            self._is_beginning = True
-            self.later(self._begin_monitors)
-        self._wake()
-
-    def _begin_monitors(self) -> None:
-        """First values have come: the monitors that were put off begin."""
-        if not self._first.has_paused():
-            time.sleep(STEP)
-            self.later(self._begin_monitors)  # what else there is to do comes first
-            return
-        with self.beginning:
-            self._is_beginning = False
-            slots = self._first.answered()
-            masks = [mask for mask in self._users if mask != METADATA]
-            with self.engine.lock:
-                table = self.engine.table
-                self._repeats.expect(table.last[slots[table.kinds[slots] == Kind.READ]], masks, table.capacity)
-            self._settle_all(slots)
-            self._first.forget(slots)
-            # What is not monitored after all, nobody will keep up to date.
-            is_on = [self._users[mask].is_on[slots] for mask in masks]
-            self.engine.forget_reads(slots[~np.logical_or.reduce(is_on)])
-            with self.engine.lock:
-                for mask, on in zip(masks, is_on, strict=True):
-                    self._repeats.forget(slots[~on], mask)
-
-    def _settle_all(self, slots: Slots) -> None:
-        for mask, users in self._users.items():
-            inside = slots[slots < len(users.if_short)]
-            asked = different(inside[(users.if_short[inside] > 0) | (users.always[inside] > 0)])
-            if len(asked):
-                self._settle(mask, users, asked)
 
     def gone(self, pv: CallingProxy) -> None:
         """A PV is no more: what it wanted ends as soon as anything comes, or is begun. Called in any thread, with any
@@ -297,7 +187,7 @@ class Watch:
             if has_metadata:
                 ended.setdefault((METADATA, False), []).append(slot)
         for (mask, if_short), slots in ended.items():
-            self.want(np.array(slots, np.uint32), mask, if_short, -1)
+            self.wishes.want(np.array(slots, np.uint32), mask, if_short, -1)
 
     def _release_now(self) -> None:
         self._is_releasing = False
@@ -355,11 +245,11 @@ class Watch:
                     self.callbacks.put(partial(self._tell, (pv,)), self._present(pv))
                 slots = np.array([slot], np.uint32)
                 # If it wants to be told of a first value that is still to come: its monitor does that.
-                is_coming = bool(self._wanted.item(slot) & _VALUES) and self._first.is_coming(slot)
+                is_coming = bool(self._wanted.item(slot) & _VALUES) and self.wishes.first.is_coming(slot)
                 if is_coming:
-                    self._first.forget(slots)
+                    self.wishes.first.forget(slots)
             if is_coming:
-                self._settle_all(slots)
+                self.wishes.settle(slots)
 
     def _present(self, pv: CallingProxy) -> Batch:
         """How things are with a PV, as events. The caller holds the engine's lock."""
@@ -369,7 +259,7 @@ class Watch:
             builder.rows.append((slot, _DISCONNECTED, 0, 0, 0, time.time_ns(), 0.0, 0, 0))
             return builder.build()
         builder.rows.append((slot, _CONNECTED, native, access, 0, time.time_ns(), 0.0, count, 0))
-        if self.is_on(slot, pv._mask) and table.kinds.item(slot):
+        if self.wishes.is_on(slot, pv._mask) and table.kinds.item(slot):
             row = table.last[slot].item()
             value = row[6] if is_number(row[1], row[2], row[7]) else builder.store(table.datum(slot)[2])
             builder.rows.append((slot, _UPDATE, *row[2:6], value, row[7], pv._mask))
@@ -391,7 +281,7 @@ class Watch:
         """See `daqca.engine.Sink.deliver`."""
         if (
             batch.is_small
-            and not self._repeats
+            and not self.wishes.repeats
             and all(row[1] == _UPDATE and type(row[6]) is not tuple for row in batch.rows())
         ):
             self._deliver_rows(batch.rows())
@@ -400,6 +290,12 @@ class Watch:
         if self._released and not self._is_releasing:
             self._is_releasing = True
             self.later(self._release_now)
+        self._wake()
+
+    def were_read(self, slots: Slots) -> None:
+        """The values of these were read ahead of their monitors. The caller holds the engine's lock."""
+        if self._arrived is not None:
+            self._arrived[slots] = time.time()
         self._wake()
 
     def _wake(self) -> None:
@@ -434,14 +330,13 @@ class Watch:
                 for slot in connected.tolist() if self._hosts or self.said else ():
                     self._hosts.pop(slot, None)
                     self.said.discard(slot)
-                self._first.forget(slots[(kinds == _CONNECTED) & (records["count"] != 1)])  # one element is no array
-                known = self._first.but(connected)
+                known = self.wishes.connected(pick(records, kinds == _CONNECTED))
                 if len(known):
                     self.later(partial(self._connected, known))
         told = inside & ((wanted[places] & np.where(updates, _VALUES, _CHANGES)) != 0)
-        if self._repeats:
-            self._repeats.forget(slots[kinds == _DISCONNECTED])
-            told &= ~(updates & self._repeats.found(records))
+        if repeats := self.wishes.repeats:
+            repeats.forget(slots[kinds == _DISCONNECTED])
+            told &= ~(updates & repeats.found(records))
         if told.any():
             part = records if told.all() else pick(records, told)
             # Numbers do not keep the arrays beside which they came.
@@ -451,7 +346,7 @@ class Watch:
     def _connected(self, slots: Slots) -> None:
         """Channels are connected, and so one knows how long they are."""
         with self.beginning:
-            self._settle_all(self._first.but(slots))
+            self.wishes.settle(self.wishes.first.but(slots))
 
     def _tell_listeners(self, batch: Batch) -> None:
         find = self._listeners.get
@@ -530,12 +425,12 @@ class Watch:
         self._new = []
         self._released.clear()
         self._listeners.clear()
-        self._users.clear()
+        self.wishes.users.clear()
 
     def close(self) -> None:
         """The engine is closed."""
         self._work.close(quietly=True)
-        self._users.clear()
+        self.wishes.users.clear()
         with self._adding:
             self._new = []
         with self.engine.lock:

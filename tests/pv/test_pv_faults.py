@@ -43,7 +43,7 @@ def users(engine: Engine, slot: int, mask: int = VALUE_AND_ALARM) -> int:
 
 def wishes(engine: Engine, slot: int, mask: int) -> tuple[int, int]:
     """How many PVs want a slot monitored, in any case and if it is short."""
-    counts = engine.watch._users.get(mask)
+    counts = engine.watch.wishes.users.get(mask)
     return (0, 0) if counts is None else (counts.always.item(slot), counts.if_short.item(slot))
 
 
@@ -179,7 +179,7 @@ def test_ctrl_c_while_pvs_begin_loses_none_of_them(
     watch = connected(records("long"))._watch
     with watch.beginning:  # the thread that begins them in time waits
         pvs = [PV(records(name), auto_monitor=True) for name in ("free", "double")]
-        monkeypatch.setattr(watch._feed, where, once(getattr(watch._feed, where), KeyboardInterrupt(), first))
+        monkeypatch.setattr(watch.feed, where, once(getattr(watch.feed, where), KeyboardInterrupt(), first))
         with pytest.raises(KeyboardInterrupt):
             watch.begin()
     for pv in pvs:

@@ -45,8 +45,8 @@ class Held:
         self.engine = engine
         self.let = threading.Event()
         self.watch = watch_of(engine)
-        has_paused = self.watch._first.has_paused
-        monkeypatch.setattr(self.watch._first, "has_paused", lambda: has_paused() and self.let.is_set())
+        has_paused = self.watch.wishes.first.has_paused
+        monkeypatch.setattr(self.watch.wishes.first, "has_paused", lambda: has_paused() and self.let.is_set())
 
     def subscriptions(self) -> int:
         return sum(int(shard["subscriptions"]) for shard in self.engine.stats()["shards"])
@@ -56,8 +56,8 @@ class Held:
 
     def go_on(self) -> None:
         self.let.set()
-        eventually(lambda: not self.watch._first.is_awaited.any(), "monitors have begun")
-        eventually(lambda: not self.watch._repeats, "their first updates are there")
+        eventually(lambda: not self.watch.wishes.first.is_awaited.any(), "monitors have begun")
+        eventually(lambda: not self.watch.wishes.repeats, "their first updates are there")
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def test_a_pv_that_is_missing_holds_up_nobody(sim: SimIOC, make_engine: MakeEngi
     (pv,) = [pv for pv in pvs if pv.pvname == name]
     assert pv.wait_for_connection(20)
     eventually(lambda: engine.last(pv._slot), "its value")
-    eventually(lambda: engine.watch._first.but(engine.slots([name])).size, "its monitor begins")
+    eventually(lambda: engine.watch.wishes.first.but(engine.slots([name])).size, "its monitor begins")
     pv.add_callback(calls)
     writer.put(name, 23, timeout=20)
     calls.wait_last(23)

@@ -116,7 +116,7 @@ def test_monitors_that_are_changed_in_many_threads(engine: Engine, records: Reco
     together(*[lambda pv=pv: change(pv) for pv in pvs])  # type: ignore[misc]
     watch = pvs[0]._watch
     slot = pvs[0]._slot
-    for mask, users in watch._users.items():
+    for mask, users in watch.wishes.users.items():
         if mask != METADATA:  # add_callback has asked for those
             assert (int(users.always[slot]), int(users.if_short[slot]), bool(users.is_on[slot])) == (0, 0, False)
     calls = Calls()
@@ -333,7 +333,7 @@ def test_everything_at_once_leaves_nothing(engine: Engine, records: Records):
         return not watch._listeners and not any(int(shard["subscriptions"]) for shard in engine.stats()["shards"])
 
     eventually(nothing, "nothing is monitored, and nobody is told")
-    for users in watch._users.values():
+    for users in watch.wishes.users.values():
         assert not (users.always.any())
         assert not (users.if_short.any())
         assert not (users.is_on.any())
