@@ -59,7 +59,7 @@ class FirstValues:
         self._answered: list[Slots] = []
 
     def grow(self, capacity: int) -> None:
-        """Make room."""
+        """Make room. The caller holds the engine's lock."""
         self.is_awaited = grown(self.is_awaited, capacity)
 
     def ask(self, slots: Slots) -> Slots:
@@ -104,6 +104,7 @@ class FirstValues:
         table = self._engine.table
         self._left -= len(slots)
         is_value = self.is_awaited[slots] & (records["kind"] == _READ) & (table.kinds[slots] == 0)
+        is_value &= table.native_count[slots] == 1
         if is_value.any():
             table.values(pick(records, is_value), batch)
         self.forget(slots[~is_value])  # who asks for these is to hear it from the server

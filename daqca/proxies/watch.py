@@ -127,7 +127,7 @@ class Watch:
 
     def _begin_soon(self) -> None:
         time.sleep(GATHERING)
-        if not self.engine.is_closed:
+        if self._new and not self.engine.is_closed:
             self.begin()
 
     def begin(self) -> None:
@@ -164,7 +164,7 @@ class Watch:
             self._wanted = grown(self._wanted, capacity)
             if self._arrived is not None:
                 self._arrived = grown(self._arrived, capacity)
-        self.wishes.grow(capacity)
+            self.wishes.grow(capacity)
 
     def _join(self, slots: Slots) -> None:
         slots = slots[~self._is_joined[slots]]

@@ -48,7 +48,7 @@ class Wishes:
         self._is_beginning = False
 
     def grow(self, capacity: int) -> None:
-        """Make room."""
+        """Make room. The caller holds the engine's lock."""
         self.first.grow(capacity)
         for users in self.users.values():
             users.grow(capacity)
