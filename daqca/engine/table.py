@@ -41,7 +41,7 @@ class Table:
     data
         The bytes of arrays: slot to (DBR type, count, bytes). See `datum`.
     text
-        S40, the single strings, as long as there are any.
+        S40, the single strings, as long as there are any. Each that is a value is here, and not in `data`.
     metadata
         The DBR_CTRL structures of those that are asked for: slot to (DBR type, bytes).
     kinds, dbr_types, numbers, timestamps, counts
@@ -93,16 +93,16 @@ class Table:
         self._take(self.doubts.sift(records) if self.doubts.guards else records, batch)
 
     def _take(self, records: Records, batch: Batch) -> None:
-        slots = records["slot"]
-        # Where a slot occurs twice, the later record wins: NumPy assigns in order.
-        place(self.last, slots, records)
         blocked = has_block(records)
-        if not blocked.any():
-            return
-        part = records if blocked.all() else pick(records, blocked)
+        if blocked.any():  # first: who looks without the lock finds what belongs to the record
+            self._take_blocks(records if blocked.all() else pick(records, blocked), batch)
+        # Where a slot occurs twice, the later record wins: NumPy assigns in order.
+        place(self.last, records["slot"], records)
+
+    def _take_blocks(self, part: Records, batch: Batch) -> None:
         strings = (part["dbr_type"] == 0) & (part["count"] == 1)
-        strings &= part.view(EVENT_BLOCK)["length"] == self.text.itemsize
-        if strings.any():
+        # Some servers do not send all 40 bytes: then one by one, as they came.
+        if strings.any() and (part.view(EVENT_BLOCK)["length"][strings] == self.text.itemsize).all():
             self._texts(part if strings.all() else pick(part, strings), batch)
             part = pick(part, ~strings)
         if len(part):
@@ -115,18 +115,26 @@ class Table:
                 places["length"].tolist(),
                 strict=True,
             ):
-                self._keep(slot, dbr_type, count, batch.data(offset, length), len(batch.block))
+                data = batch.data(offset, length)
+                if dbr_type == 0 and count == 1:
+                    self._make_text()
+                    self.text[slot] = bytes(data)
+                else:
+                    self._keep(slot, dbr_type, count, data, len(batch.block))
 
     def _texts(self, part: Records, batch: Batch) -> None:
         """Take in single strings, together."""
         size = self.text.itemsize
+        self._make_text()
+        offsets = part.view(EVENT_BLOCK)["offset"].astype(np.int64)
+        block = np.frombuffer(batch.block, np.uint8)
+        self.text[part["slot"]] = block[offsets[:, None] + np.arange(size)].view(self.text.dtype)[:, 0]
+
+    def _make_text(self) -> None:
         if len(self.text) < self.capacity:
             grown = np.zeros(self.capacity, self.text.dtype)
             grown[: len(self.text)] = self.text
             self.text = grown
-        offsets = part.view(EVENT_BLOCK)["offset"].astype(np.int64)
-        block = np.frombuffer(batch.block, np.uint8)
-        self.text[part["slot"]] = block[offsets[:, None] + np.arange(size)].view(self.text.dtype)[:, 0]
 
     def refresh(self, row: tuple[Any, ...], batch: Batch, serial: int | None) -> None:
         """Take in the answer to a get as the last value of a monitored PV.
@@ -170,7 +178,7 @@ class Table:
     def datum(self, slot: int) -> Datum:
         """DBR type, count and bytes of the last value of a PV, which is a string or an array."""
         last = self.last[slot]
-        if slot < len(self.text) and int(last["dbr_type"]) == 0 and int(last["count"]) == 1:
+        if int(last["dbr_type"]) == 0 and int(last["count"]) == 1:
             return 0, 1, bytes(self.text[slot]).ljust(self.text.itemsize, b"\0")
         return self.data[slot]
 

@@ -117,12 +117,12 @@ class CallingProxy(WritableProxy):
             self._callbacks
             or self._connection_callbacks
             or self._access_callbacks
-            or self.verbose
+            or self._verbose
             or self._monitor_delta is not None
         )
 
     def _wants_values(self) -> bool:
-        return bool(self._callbacks or self.verbose)
+        return bool(self._callbacks or self._verbose)
 
     def _listen(self) -> None:
         if self._slot >= 0 and not self._is_detached:

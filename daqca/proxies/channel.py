@@ -31,6 +31,7 @@ from daqca.proxies.attributes import FIELDS, Attributes, native_type, nelm
 from daqca.proxies.masks import mask_of
 from daqca.proxies.texts import value_text
 from daqca.proxies.watch import watch_of
+from daqca.reading import decode_text
 
 log = logging.getLogger("daqca.pv")
 
@@ -40,6 +41,7 @@ _WITH_METADATA = frozenset((*_FLOATS, _ENUM))
 _DISCONNECTED = eca.message_number(ECA.DISCONN)
 
 FORMS = ("native", "time", "ctrl")
+_NOTHING: Mapping[str, Any] = {}
 Row = tuple[Any, ...]
 """An event in the order of `daqca.events.Event`, with the value as its user gets it."""
 
@@ -93,7 +95,7 @@ class ChannelProxy(Attributes):
         self._user_max_count = count
         self._monitor_delta: float | None = monitor_delta
         self._is_detached = self._has_metadata = False
-        self._more_args: Mapping[str, Any] = {}
+        self._more_args = _NOTHING
         # The answer to the last get, as a row, and when it came.
         self._kept: tuple[Row, float] | None = None
         # What callbacks are given but for what comes with each update; None: to be made anew.
@@ -234,13 +236,15 @@ class ChannelProxy(Attributes):
                 slot >= 0
                 and table.kinds.item(slot)
                 and table.native_count.item(slot) == 1
-                and (native := table.native_type.item(slot))
                 and table.state.item(slot) == _CONNECTED
                 and table.counts.item(slot) == 1
                 and slot not in table.doubts.slots
                 and self._watch.wishes.is_on(slot, self._mask)
                 and not self._is_detached
             ):
+                native = table.native_type.item(slot)
+                if native == _STRING:
+                    return decode_text(table.text.item(slot), ca.IOENCODING)
                 number = table.numbers.item(slot)
                 return number if native in _FLOATS else int(number)
         row = self._fetch(timeout, use_monitor, with_ctrlvars, as_string)
@@ -297,9 +301,12 @@ class ChannelProxy(Attributes):
         """The last value, or the server's answer, as a row with the value as its user gets it; None: lost."""
         slot, doubts = self._slot, self._table.doubts
         monitored, serial = self._is_monitored(), doubts.serial(slot)
+        is_trusted = use_monitor and monitored and serial is None
+        if is_trusted and (row := self.engine.last(slot)) is not None:
+            return row
         limit = 1.0 + math.log10(max(1, nelm(self))) if timeout is None else timeout
         deadline = time.monotonic() + limit
-        if use_monitor and monitored and serial is None:
+        if is_trusted:
             self._watch.wishes.await_first(slot, limit)
             if (row := self.engine.last(slot)) is not None:
                 return row

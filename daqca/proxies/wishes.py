@@ -61,26 +61,26 @@ class Wishes:
         wants_values
             Whose slots have callbacks that want every value, shape (n,).
         """
-        is_monitored = np.fromiter((pv._mask != 0 for pv in pvs), np.bool_, len(pvs))
-        read = self.first.ask(different(slots[is_monitored & ~wants_values]))
+        masks = np.array([pv._mask for pv in pvs], np.uint16)
+        read = self.first.ask(different(slots[(masks != 0) & ~wants_values]))
         try:
-            self._count(pvs, slots)
+            self._count(pvs, slots, masks)
         except BaseException:
             self.first.forget(read)
             raise
 
-    def _count(self, pvs: Sequence[CallingProxy], slots: Slots) -> None:
-        wishes: dict[tuple[int, bool], list[int]] = {}
-        for i, pv in enumerate(pvs):
-            if pv._mask:
-                wishes.setdefault((pv._mask, pv._if_short), []).append(i)
-            if pv._has_metadata:
-                wishes.setdefault((METADATA, False), []).append(i)
+    def _count(self, pvs: Sequence[CallingProxy], slots: Slots, masks: npt.NDArray[np.uint16]) -> None:
+        if_short = np.array([pv._if_short for pv in pvs])
+        has_metadata = np.array([pv._has_metadata for pv in pvs])
+        wishes = [(slots[has_metadata], METADATA, False)]  # first: callbacks need them
+        for mask in different(masks[masks != 0]).tolist():
+            wishes += [(slots[(masks == mask) & (if_short == short)], mask, short) for short in (True, False)]
         done: list[tuple[Slots, int, bool]] = []
         try:
-            for (mask, if_short), places in sorted(wishes.items(), reverse=True):  # metadata first: callbacks need them
-                self.want(slots[places], mask, if_short, 1)
-                done.append((slots[places], mask, if_short))
+            for wish in wishes:
+                if len(wish[0]):
+                    self.want(*wish, 1)
+                    done.append(wish)
         except BaseException:
             for wish in done:
                 self.want(*wish, -1)
