@@ -271,7 +271,7 @@ class Soak:
             "recovery_s": {"median": round(recoveries[len(recoveries) // 2], 2), "longest": round(recoveries[-1], 2)}
             if recoveries
             else {},
-            "needs in thirds": needs.report(self.problems) if needs.counted else [],
+            "needs in thirds": needs.report(self.problems) if needs else [],
             "memory grown by lines": needs.grown(),
             "logged": dict(self.log.counts),
             "problems": self.problems.found,

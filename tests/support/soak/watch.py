@@ -8,15 +8,18 @@ import faulthandler
 import gc
 import logging
 import os
-import statistics
 import sys
 import threading
 import time
 import tracemalloc
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 import daqca
 
@@ -134,19 +137,22 @@ class Needs:
     """What the process needs while the soak runs. The first third of a run warms up; then nothing should grow."""
 
     def __init__(self) -> None:
-        self.counted: list[Census] = []
-        self.measured: list[Memory] = []
+        # Plain numbers, one after the other: what is kept here is not to count in what is measured.
+        self._counted, self._measured = array("q"), array("q")
         self._due = 0.0
         self._early: dict[str, int] = {}
         self._late: dict[str, int] = {}
 
     def look(self) -> None:
         """Take a sample; to be called now and then."""
-        self.counted.append(census())
+        self._counted.extend(census())
         now = time.monotonic()
         if now >= self._due:
             self._due = now + MEMORY_PERIOD_S
-            self.measured.append(memory())
+            self._measured.extend(memory())
+
+    def __bool__(self) -> bool:
+        return len(self._counted) > 0
 
     def keep(self, at_the_end: bool) -> None:
         """Keep how many bytes each line of daqca holds: early, and at the end. (The snapshot itself is megabytes.)"""
@@ -171,14 +177,8 @@ class Needs:
     def report(self, problem: Callable[[str], None]) -> list[dict[str, float]]:
         """What the thirds of the run needed; that it grew is a problem."""
         thirds = [
-            (
-                int(statistics.median(each.resident for each in measured)),
-                int(statistics.median(each.traced for each in measured)),
-                int(statistics.median(each.blocks for each in measured)),
-                max(each.threads for each in counted),
-                max(each.descriptors for each in counted),
-            )
-            for measured, counted in zip(_thirds(self.measured), _thirds(self.counted), strict=True)
+            (*np.median(measured, axis=0).tolist(), *counted.max(axis=0).tolist())
+            for measured, counted in zip(_thirds(self._measured, Memory), _thirds(self._counted, Census), strict=True)
         ]
         mega = float(1 << 20)
         found: list[dict[str, float]] = [
@@ -193,9 +193,11 @@ class Needs:
         return found
 
 
-def _thirds(samples: list[Any]) -> list[list[Any]]:
-    size = max(len(samples) // 3, 1)
-    return [samples[i * size : (i + 1) * size] or samples[-1:] for i in range(3)]
+def _thirds(samples: array[int], kind: type[tuple[int, ...]]) -> list[npt.NDArray[np.int64]]:
+    """Samples of the three parts of a run, shape (n, fields) each."""
+    table = np.array(samples, np.int64).reshape(-1, len(kind._fields))  # type: ignore[attr-defined]
+    size = max(len(table) // 3, 1)
+    return [table[i * size : (i + 1) * size] if len(table) > i * size else table[-1:] for i in range(3)]
 
 
 class Watchdog(threading.Thread):
