@@ -20,7 +20,7 @@ from daqca.ca.dbr import Mask
 from daqca.ca.protocol import name_bytes
 from daqca.ca.settings import Settings
 from daqca.dispatcher import Dispatcher
-from daqca.engine.deliver import Delivery, Shard, assign_shards
+from daqca.engine.deliver import Delivery, assign_shards
 from daqca.engine.info import ChannelInfo, PutResult, channel_infos
 from daqca.engine.local import LocalLink
 from daqca.engine.monitors import Monitors
@@ -159,18 +159,6 @@ class Engine(Slotwise):
                 self._local[slots[mine]] = shard.add(part, slots[mine])
         self._shard_of[slots] = shard_of
         self._slots.update(zip(names, slots.tolist(), strict=True))
-
-    def _by_shard(self, slots: Slots) -> list[tuple[Shard, npt.NDArray[np.int64], Slots]]:
-        """For each shard that has some of these slots: the shard, their positions, their slots there."""
-        if len(self._shards) == 1:
-            return [(self._shards[0], np.arange(len(slots)), self._local[slots])] if len(slots) else []
-        numbers = self._shard_of[slots]
-        parts = []
-        for number, shard in enumerate(self._shards):
-            positions = np.flatnonzero(numbers == number)
-            if len(positions):
-                parts.append((shard, positions, self._local[slots[positions]]))
-        return parts
 
     def connect(
         self, names: Sequence[str], timeout: float = 5.0, progress: Progress | None = None
