@@ -194,7 +194,8 @@ def camonitor(
     pv = get_pv(pvname, auto_monitor=True, monitor_delta=monitor_delta)
     if _is_connected("camonitor", pv, limit) and pv.read_access:
         # What its monitor tells first is how it is now, and no change.
-        pv.engine.wait_for(lambda: pv.engine.last(pv._begun()) is not None or not pv.connected, left() or 0.0)
+        pv._hurry()
+        pv.engine.wait_for(lambda: pv._was_told() or not pv.connected, left() or 0.0)
     camonitor_clear(pv.pvname)
     pv.add_callback(_Lines(writer) if callback is None else callback, index=_MONITOR, with_ctrlvars=True)
     cache.monitored[pv.pvname] = pv

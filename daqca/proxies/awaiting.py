@@ -284,7 +284,7 @@ class Updates(AsyncIterator[Reading]):
         pv.add_callback(self._update, index=self._index, with_ctrlvars=False)
         with pv.engine.lock:
             # What waits for callbacks now is older than this value.
-            row = pv._known_row() if pv.connected and pv._is_monitored() else None
+            row = pv._known_row() if pv.connected and pv._is_monitored() and pv._was_told() else None
             watch.callbacks.call(partial(self._started, row))
 
     def _started(self, row: tuple[Any, ...] | None) -> None:

@@ -260,7 +260,7 @@ class CallingProxy(WritableProxy):
         self._base = None
         if kind == _CONNECTED and self._monitor_delta is not None:
             self._is_filtered = True  # until the record sees to it
-            self._watch.later(self._set_delta)
+            self._watch.aside(self._set_delta)
         if kind in (_CONNECTED, _DISCONNECTED) and self._told is not (kind == _CONNECTED):
             self._told = kind == _CONNECTED
             self._run_connection_callbacks(self._told)

@@ -35,7 +35,7 @@ from daqca.reading import decode_text
 
 log = logging.getLogger("daqca.pv")
 
-_CONNECTED, _READ = int(ChannelState.CONNECTED), int(Kind.READ)
+_CONNECTED, _READ, _UPDATE = int(ChannelState.CONNECTED), int(Kind.READ), int(Kind.UPDATE)
 _STRING, _ENUM, _FLOATS = 0, 3, (2, 6)
 _WITH_METADATA = frozenset((*_FLOATS, _ENUM))
 _DISCONNECTED = eca.message_number(ECA.DISCONN)
@@ -234,13 +234,14 @@ class ChannelProxy(Attributes):
             slot, table = self._slot, self._table
             if (
                 slot >= 0
-                and table.kinds.item(slot)
+                and (kind := table.kinds.item(slot))
                 and table.native_count.item(slot) == 1
                 and table.state.item(slot) == _CONNECTED
                 and table.counts.item(slot) == 1
                 and slot not in table.doubts.slots
                 and self._watch.wishes.is_on(slot, self._mask)
                 and not self._is_detached
+                and (kind == _UPDATE or self._watch.wishes.first.holds(slot))
             ):
                 native = table.native_type.item(slot)
                 if native == _STRING:
@@ -302,13 +303,13 @@ class ChannelProxy(Attributes):
         slot, doubts = self._slot, self._table.doubts
         monitored, serial = self._is_monitored(), doubts.serial(slot)
         is_trusted = use_monitor and monitored and serial is None
-        if is_trusted and (row := self.engine.last(slot)) is not None:
+        if is_trusted and (row := self._trusted(slot)) is not None:
             return row
         limit = 1.0 + math.log10(max(1, nelm(self))) if timeout is None else timeout
         deadline = time.monotonic() + limit
         if is_trusted:
             self._watch.wishes.await_first(slot, limit)
-            if (row := self.engine.last(slot)) is not None:
+            if (row := self._trusted(slot)) is not None:
                 return row
         operation = self.engine.ask(slot, max(deadline - time.monotonic(), 0.0))
         row = operation.row
@@ -328,6 +329,20 @@ class ChannelProxy(Attributes):
         if not monitored:
             self.keep(row)
         return row
+
+    def _hurry(self) -> None:
+        """Have it monitored as soon as may be."""
+        self._watch.wishes.hurry(np.array([self._begun()], np.uint32))
+
+    def _was_told(self) -> bool:
+        """Whether its monitor has told a value."""
+        row = self.engine.last(self._begun())
+        return row is not None and row[1] == _UPDATE
+
+    def _trusted(self, slot: int) -> Row | None:
+        """What its monitor has told last, or was read just ahead of it."""
+        row = self.engine.last(slot)
+        return row if row is None or row[1] == _UPDATE or self._watch.wishes.first.holds(slot) else None
 
     def keep(self, row: Row) -> None:
         """The answer to a get came just now."""

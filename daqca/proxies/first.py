@@ -2,35 +2,39 @@
 
 A server takes several times as long to begin a subscription as to answer a get, and does one after the other. So where
 many PVs are made together, what they are to monitor is read first, as soon as each is connected, and the monitors begin
-when the answers pause. PVs whose callbacks want every value are not read: their monitors tell the first one.
+when the answers pause. It is no more than a short cut: a PV that has callbacks, or of which anything else is wanted
+meanwhile, is monitored at once.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from daqca.events import Batch, Kind, Records, grown, has_block, pick
+from daqca.engine.table import ChannelState
+from daqca.events import Batch, Kind, Records, grown, pick
 from daqca.link import AUTO
 from daqca.operations import Operation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from daqca.engine import Engine
 
 Slots = npt.NDArray[np.uint32]
 
-_READ = int(Kind.READ)
+_READ, _STRING = int(Kind.READ), 0
+_CONNECTED = int(ChannelState.CONNECTED)
 MANY = 100
 """So many PVs at least are read first; for fewer it is not worth a request more."""
 PAUSE, STEP, LONGEST = 0.02, 0.002, 0.5
 """Seconds without an answer after which monitors begin though some are missing, between two looks, and that monitors
 wait at most while answers pour in."""
-GUARD = 10.0
-"""Seconds for which repetitions are looked for: longer than any is under way."""
+HOLD = 10.0
+"""Seconds that what was read counts after its monitor was asked for, which should tell it much sooner."""
 
 
 class FirstValues:
@@ -41,7 +45,7 @@ class FirstValues:
     engine
         The engine.
     on_answer
-        Called with slots that were answered, under the engine's lock.
+        Called with slots whose values have come, under the engine's lock.
 
     Attributes
     ----------
@@ -53,23 +57,23 @@ class FirstValues:
         self._engine = engine
         self._on_answer = on_answer
         self.is_awaited: npt.NDArray[np.bool_] = np.zeros(engine.table.capacity, np.bool_)
+        self._holds_until = 0.0
         self._left = 0
         # How much was left when it was last looked, and until when is waited for more, and for all.
         self._seen, self._quiet, self._end = -1, 0.0, 0.0
-        self._answered: list[Slots] = []
 
     def grow(self, capacity: int) -> None:
         """Make room. The caller holds the engine's lock."""
         self.is_awaited = grown(self.is_awaited, capacity)
 
     def ask(self, slots: Slots) -> Slots:
-        """Read these slots, once they are connected, if they are many.
+        """Read these slots, which nobody monitors, once they are connected, if they are many.
 
         Returns
         -------
-        Those that are read: not those that have a value, or are read already.
+        Those that are read: none that has a value already.
         """
-        slots = self.but(slots[self._engine.table.kinds[slots] == 0])
+        slots = slots[self._engine.table.kinds[slots] == 0]
         if len(slots) < MANY:
             return slots[:0]
 
@@ -78,38 +82,40 @@ class FirstValues:
                 self._left += len(part)
             return _Reads(self, slots[part])
 
-        self.is_awaited[slots] = True
-        try:
-            # One element of an array is not its value, and is not used.
-            self._engine.begin_reads(slots, reads, AUTO, 1)
-        except BaseException:
-            self.forget(slots)
-            raise
+        with self._engine.lock:
+            self.is_awaited[slots] = True
+        self._engine.begin_reads(slots, reads, AUTO, 1)  # one element of an array is not its value, and is not used
         return slots
-
-    def forget(self, slots: Slots) -> None:
-        """These slots are not waited for any more."""
-        self.is_awaited[slots] = False
 
     def but(self, slots: Slots) -> Slots:
         """Those of these slots that are not awaited: their monitors may begin and end."""
         return slots[~self.is_awaited[slots]]
 
+    def stop(self, slots: Slots) -> Slots:
+        """Await these slots no more; returns those that were awaited, whose monitors are to begin."""
+        with self._engine.lock:
+            stopped = slots[self.is_awaited[slots]]
+            self.is_awaited[stopped] = False
+        return stopped
+
     def is_coming(self, slot: int) -> bool:
         """Whether the value of a slot is still to come."""
         return self.is_awaited.item(slot) and not self._engine.table.kinds.item(slot)
+
+    def holds(self, slot: int) -> bool:
+        """Whether what was read of a slot counts, though no monitor has told it."""
+        return self.is_awaited.item(slot) or time.monotonic() < self._holds_until
 
     def take(self, slots: Slots, records: Records, batch: Batch) -> None:
         """Answers came: keep the values. The caller holds the engine's lock."""
         table = self._engine.table
         self._left -= len(slots)
         is_value = self.is_awaited[slots] & (records["kind"] == _READ) & (table.kinds[slots] == 0)
-        is_value &= table.native_count[slots] == 1
+        is_value &= (table.native_count[slots] == 1) & (table.state[slots] == _CONNECTED)
+        is_value &= (table.native_type[slots] == _STRING) == (records["dbr_type"] == _STRING)
         if is_value.any():
             table.values(pick(records, is_value), batch)
-        self.forget(slots[~is_value])  # who asks for these is to hear it from the server
-        self._answered.append(slots)
-        self._on_answer(slots)
+            self._on_answer(slots[is_value])
 
     def has_paused(self) -> bool:
         """Whether all is answered that was asked, or nothing was for a moment; to be asked now and then."""
@@ -122,67 +128,11 @@ class FirstValues:
         self._seen, self._end = -1, 0.0
         return True
 
-    def answered(self) -> Slots:
-        """What was answered since the last time: when its monitors have begun, it is to be forgotten here."""
-        with self._engine.lock:
-            answered, self._answered = self._answered, []
-        return np.concatenate(answered) if answered else np.zeros(0, np.uint32)
-
-
-class Repeats:
-    """Which updates would say again what was read first: the first of each monitor, unless the value has changed.
-
-    Used under the engine's lock.
-    """
-
-    def __init__(self) -> None:
-        self._columns: dict[int, npt.NDArray[np.bool_]] = {}
-        """By mask: whose first update is to come."""
-        self._left = 0
-        self._until = 0.0
-        self._stamps: npt.NDArray[np.int64] = np.zeros(0, np.int64)
-        self._values: npt.NDArray[np.uint64] = np.zeros(0, np.uint64)
-
-    def __bool__(self) -> bool:
-        return self._left > 0
-
-    def expect(self, records: Records, masks: list[int], capacity: int) -> None:
-        """Monitors are about to begin with these masks, of slots of which these records were read."""
-        slots = records["slot"]
-        self._until = time.monotonic() + GUARD
-        self._stamps, self._values = grown(self._stamps, capacity), grown(self._values, capacity)
-        self._stamps[slots], self._values[slots] = records["timestamp"], records["value"].view(np.uint64)
-        for mask in masks:
-            column = self._columns[mask] = grown(self._columns.get(mask, np.zeros(0, np.bool_)), capacity)
-            self._left += len(slots) - int(np.count_nonzero(column[slots]))
-            column[slots] = True
-
-    def forget(self, slots: Slots, mask: int | None = None) -> None:
-        """Whatever comes of these is news (with one mask, or with any)."""
-        for own, column in self._columns.items():
-            if mask in (None, own):
-                inside = slots[slots < len(column)]
-                self._left -= int(np.count_nonzero(column[inside]))
-                column[inside] = False
-
-    def found(self, records: Records) -> npt.NDArray[np.bool_]:
-        """Which of these UPDATE events are repetitions, shape (n,)."""
-        repeated = np.zeros(len(records), np.bool_)
-        if time.monotonic() > self._until:  # a monitor that tells nothing: perhaps it may not be read any more
-            self._columns.clear()
-            self._left = 0
-            return repeated
-        slots, tokens, is_number = records["slot"], records["token"], ~has_block(records)
-        for mask, column in self._columns.items():
-            mine = (tokens == mask) & (slots < len(column))
-            places = np.where(mine, slots, 0)
-            mine &= column[places]
-            if mine.any():
-                same = records["timestamp"] == self._stamps[places]
-                same &= ~is_number | (records["value"].view(np.uint64) == self._values[places])
-                repeated |= mine & same
-                self.forget(slots[mine], mask)
-        return repeated
+    def ready(self) -> Slots:
+        """Those that are connected, answered or not: their monitors are to begin now."""
+        self._holds_until = time.monotonic() + HOLD
+        connected = self._engine.table.state[: len(self.is_awaited)] == _CONNECTED
+        return np.flatnonzero(self.is_awaited & connected).astype(np.uint32)
 
 
 class _Reads(Operation):

@@ -38,7 +38,7 @@ log = logging.getLogger("daqca.pv")
 Slots = npt.NDArray[np.uint32]
 
 _UPDATE, _CONNECTED, _DISCONNECTED = int(Kind.UPDATE), int(Kind.CONNECTED), int(Kind.DISCONNECTED)
-_LOST = int(Kind.LOST)
+_LOST, _REFUSED = int(Kind.LOST), int(Kind.REFUSED)
 _IS_CONNECTED = int(ChannelState.CONNECTED)
 _VALUES, _CHANGES = 1, 2
 """What the PVs of a slot want to be told of."""
@@ -89,6 +89,7 @@ class Watch:
         self.feed = engine.feed(self)
         # Channels and monitors begin on a thread of their own: a callback may take its time.
         self._work = Dispatcher(name="daqca-pvs")
+        self._slow_work = Dispatcher(name="daqca-pvs-slow")
         self.beginning = threading.RLock()
         self._adding = threading.Lock()
         self._new: list[CallingProxy] = []
@@ -117,13 +118,16 @@ class Watch:
 
     def later(self, function: Callable[[], None]) -> None:
         """Call a function on the thread that begins PVs, unless the engine is closed by then or meanwhile."""
+        self._work.call(partial(self._unless_closed, function))
 
-        def call() -> None:
-            with contextlib.suppress(EngineClosedError):
-                self.engine.check_open()
-                function()
+    def aside(self, function: Callable[[], None]) -> None:
+        """`later` for what may wait for a server, on a thread that keeps no PV from beginning."""
+        self._slow_work.call(partial(self._unless_closed, function))
 
-        self._work.call(call)
+    def _unless_closed(self, function: Callable[[], None]) -> None:
+        with contextlib.suppress(EngineClosedError):
+            self.engine.check_open()
+            function()
 
     def _begin_soon(self) -> None:
         time.sleep(GATHERING)
@@ -150,12 +154,13 @@ class Watch:
         for pv, slot in zip(new, slots.tolist(), strict=True):
             pv._slot = slot
             pv._table = self.engine.table
+        is_quiet = ~self._is_joined[slots]
         self._join(different(slots))
         for pv in new:
             if pv._has_listeners():
                 self.listen(pv, greet=True)
-        wants_values = (self._wanted[slots] & _VALUES) != 0
-        self.wishes.add(new, slots, wants_values)
+        is_quiet &= self._wanted[slots] == 0  # none has callbacks
+        self.wishes.add(new, slots, is_quiet)
 
     def _make_room(self) -> None:
         capacity = self.engine.table.capacity
@@ -232,24 +237,17 @@ class Watch:
         greet
             Tell it also how things are now.
         """
-        with self.beginning:
+        with self.beginning, self.engine.lock:
             slot = pv._slot
-            with self.engine.lock:
-                listeners = self._listeners.get(slot, ())
-                if not any(other is pv for other in listeners):
-                    self._listeners[slot] = (*listeners, pv)
-                    if not greet:
-                        pv._told = self.engine.table.state.item(slot) == _IS_CONNECTED
-                self._wanted[slot] |= _CHANGES | (_VALUES if pv._wants_values() else 0)
-                if greet and self.engine.table.state.item(slot) == _IS_CONNECTED:
-                    self.callbacks.put(partial(self._tell, (pv,)), self._present(pv))
-                slots = np.array([slot], np.uint32)
-                # If it wants to be told of a first value that is still to come: its monitor does that.
-                is_coming = bool(self._wanted.item(slot) & _VALUES) and self.wishes.first.is_coming(slot)
-                if is_coming:
-                    self.wishes.first.forget(slots)
-            if is_coming:
-                self.wishes.settle(slots)
+            listeners = self._listeners.get(slot, ())
+            if not any(other is pv for other in listeners):
+                self._listeners[slot] = (*listeners, pv)
+                if not greet:
+                    pv._told = self.engine.table.state.item(slot) == _IS_CONNECTED
+            self._wanted[slot] |= _CHANGES | (_VALUES if pv._wants_values() else 0)
+            if greet and self.engine.table.state.item(slot) == _IS_CONNECTED:
+                self.callbacks.put(partial(self._tell, (pv,)), self._present(pv))
+            self.wishes.hurry(np.array([slot], np.uint32))  # what it is to be told first, its monitor tells
 
     def _present(self, pv: CallingProxy) -> Batch:
         """How things are with a PV, as events. The caller holds the engine's lock."""
@@ -259,7 +257,7 @@ class Watch:
             builder.rows.append((slot, _DISCONNECTED, 0, 0, 0, time.time_ns(), 0.0, 0, 0))
             return builder.build()
         builder.rows.append((slot, _CONNECTED, native, access, 0, time.time_ns(), 0.0, count, 0))
-        if self.wishes.is_on(slot, pv._mask) and table.kinds.item(slot):
+        if self.wishes.is_on(slot, pv._mask) and table.kinds.item(slot) == _UPDATE:
             row = table.last[slot].item()
             value = row[6] if is_number(row[1], row[2], row[7]) else builder.store(table.datum(slot)[2])
             builder.rows.append((slot, _UPDATE, *row[2:6], value, row[7], pv._mask))
@@ -279,26 +277,23 @@ class Watch:
 
     def deliver(self, batch: Batch) -> None:
         """See `daqca.engine.Sink.deliver`."""
-        if (
-            batch.is_small
-            and not self.wishes.repeats
-            and all(row[1] == _UPDATE and type(row[6]) is not tuple for row in batch.rows())
-        ):
+        if batch.is_small and all(row[1] == _UPDATE and type(row[6]) is not tuple for row in batch.rows()):
             self._deliver_rows(batch.rows())
         else:
             self._deliver_records(batch)
         if self._released and not self._is_releasing:
             self._is_releasing = True
             self.later(self._release_now)
-        self._wake()
+        self.wake()
 
     def were_read(self, slots: Slots) -> None:
         """The values of these were read ahead of their monitors. The caller holds the engine's lock."""
         if self._arrived is not None:
             self._arrived[slots] = time.time()
-        self._wake()
+        self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Have who waits for a condition look again."""
         if self._waits:
             waits, self._waits = self._waits, []
             for wait in waits:
@@ -330,23 +325,16 @@ class Watch:
                 for slot in connected.tolist() if self._hosts or self.said else ():
                     self._hosts.pop(slot, None)
                     self.said.discard(slot)
-                known = self.wishes.connected(pick(records, kinds == _CONNECTED))
-                if len(known):
-                    self.later(partial(self._connected, known))
+                self.later(partial(self.wishes.connected, connected.copy()))
+            refused = slots[kinds == _REFUSED]
+            if len(refused):  # what was read ahead of a monitor that there will not be, is not the last value
+                self.engine.forget_reads(refused)
         told = inside & ((wanted[places] & np.where(updates, _VALUES, _CHANGES)) != 0)
-        if repeats := self.wishes.repeats:
-            repeats.forget(slots[kinds == _DISCONNECTED])
-            told &= ~(updates & repeats.found(records))
         if told.any():
             part = records if told.all() else pick(records, told)
             # Numbers do not keep the arrays beside which they came.
             block = batch.block if len(batch.block) and has_block(part).any() else b""
             self.callbacks.put(self._tell_listeners, Batch(part, block))
-
-    def _connected(self, slots: Slots) -> None:
-        """Channels are connected, and so one knows how long they are."""
-        with self.beginning:
-            self.wishes.settle(self.wishes.first.but(slots))
 
     def _tell_listeners(self, batch: Batch) -> None:
         find = self._listeners.get
@@ -422,6 +410,7 @@ class Watch:
         """In the child of a fork: nothing is left of it."""
         self.beginning, self._adding = threading.RLock(), threading.Lock()
         self._work.forked()
+        self._slow_work.forked()
         self._new = []
         self._released.clear()
         self._listeners.clear()
@@ -430,6 +419,7 @@ class Watch:
     def close(self) -> None:
         """The engine is closed."""
         self._work.close(quietly=True)
+        self._slow_work.close(quietly=True)
         self.wishes.users.clear()
         with self._adding:
             self._new = []

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 import daqca.ca as ca
-from daqca.events import Kind, Records, different
+from daqca.events import different
 from daqca.link import METADATA
-from daqca.proxies.first import STEP, FirstValues, Repeats
+from daqca.proxies.first import STEP, FirstValues
 from daqca.proxies.users import Users
 from daqca.reading import UNKNOWN_TYPE
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from daqca.proxies.watch import Watch
 
 Slots = npt.NDArray[np.uint32]
+Wish = tuple[Slots, int, bool]
+"""Slots, one for each PV, the mask, and whether only if they have few elements."""
 
 
 class Wishes:
@@ -33,8 +36,6 @@ class Wishes:
     ----------
     first
         The values that are read ahead of monitors.
-    repeats
-        The updates that would say them again; used under the engine's lock.
     users
         By mask: who wants what.
     """
@@ -42,8 +43,7 @@ class Wishes:
     def __init__(self, watch: Watch):
         self._watch = watch
         self._engine = watch.engine
-        self.first = FirstValues(watch.engine, self._answered)
-        self.repeats = Repeats()
+        self.first = FirstValues(watch.engine, watch.were_read)
         self.users: dict[int, Users] = {}
         self._is_beginning = False
 
@@ -53,60 +53,62 @@ class Wishes:
         for users in self.users.values():
             users.grow(capacity)
 
-    def add(self, pvs: Sequence[CallingProxy], slots: Slots, wants_values: npt.NDArray[np.bool_]) -> None:
+    def add(self, pvs: Sequence[CallingProxy], slots: Slots, is_quiet: npt.NDArray[np.bool_]) -> None:
         """New PVs want what they want.
 
         Parameters
         ----------
-        wants_values
-            Whose slots have callbacks that want every value, shape (n,).
+        is_quiet
+            Whose slots nobody has wanted or listened to before, shape (n,).
         """
         masks = np.array([pv._mask for pv in pvs], np.uint16)
-        read = self.first.ask(different(slots[(masks != 0) & ~wants_values]))
+        self.hurry(different(slots))
+        asked, done = slots[:0], list[Wish]()
         try:
-            self._count(pvs, slots, masks)
+            asked = self.first.ask(different(slots[(masks != 0) & is_quiet]))
+            for wish in _wishes(pvs, slots, masks):
+                self._want(*wish, 1)
+                done.append(wish)
         except BaseException:
-            self.first.forget(read)
-            raise
-
-    def _count(self, pvs: Sequence[CallingProxy], slots: Slots, masks: npt.NDArray[np.uint16]) -> None:
-        if_short = np.array([pv._if_short for pv in pvs])
-        has_metadata = np.array([pv._has_metadata for pv in pvs])
-        wishes = [(slots[has_metadata], METADATA, False)]  # first: callbacks need them
-        for mask in different(masks[masks != 0]).tolist():
-            wishes += [(slots[(masks == mask) & (if_short == short)], mask, short) for short in (True, False)]
-        done: list[tuple[Slots, int, bool]] = []
-        try:
-            for wish in wishes:
-                if len(wish[0]):
-                    self.want(*wish, 1)
-                    done.append(wish)
-        except BaseException:
+            self.first.stop(asked)
             for wish in done:
-                self.want(*wish, -1)
+                self._want(*wish, -1)
             raise
 
     def want(self, slots: Slots, mask: int, if_short: bool, change: int) -> None:
         """One more (or less) wants these slots monitored; a slot may occur more than once."""
         with self._watch.beginning:
-            users = self.users.get(mask)
-            if users is None:
-                users = self.users[mask] = Users(self._engine.table.capacity)
-            counts = users.if_short if if_short else users.always
-            np.add.at(counts, slots, change)
-            try:
-                self._settle(mask, users, different(slots if mask == METADATA else self.first.but(slots)))
-            except BaseException:
-                np.subtract.at(counts, slots, change)
-                raise
+            if mask != METADATA:
+                self.hurry(slots)
+            self._want(slots, mask, if_short, change)
+
+    def hurry(self, slots: Slots) -> None:
+        """Read these slots first no more, but monitor them as soon as may be. Any lock may be held but a link's."""
+        stopped = self.first.stop(slots)
+        if len(stopped):
+            self._watch.later(partial(self.connected, stopped))
+
+    def _want(self, slots: Slots, mask: int, if_short: bool, change: int) -> None:
+        users = self.users.get(mask)
+        if users is None:
+            users = self.users[mask] = Users(self._engine.table.capacity)
+        counts = users.if_short if if_short else users.always
+        np.add.at(counts, slots, change)
+        try:
+            self._settle(mask, users, different(slots if mask == METADATA else self.first.but(slots)))
+        except BaseException:
+            np.subtract.at(counts, slots, change)
+            raise
 
     def settle(self, slots: Slots) -> None:
         """Begin and end all monitors of these slots as they are wanted now."""
-        for mask, users in self.users.items():
-            inside = slots[slots < len(users.if_short)]
-            asked = different(inside[(users.if_short[inside] > 0) | (users.always[inside] > 0)])
-            if len(asked):
-                self._settle(mask, users, asked)
+        is_on = np.zeros(len(slots), np.bool_)
+        for mask, users in self.users.items() if len(slots) else ():
+            self._settle(mask, users, different(slots))
+            if mask != METADATA:
+                is_on |= users.is_on[slots]
+        # What was read first and is not monitored after all, nobody will keep up to date.
+        self._engine.forget_reads(slots[~is_on])
 
     def _settle(self, mask: int, users: Users, slots: Slots) -> None:
         table, feed = self._engine.table, self._watch.feed
@@ -128,25 +130,21 @@ class Wishes:
             return False
         return users.is_on.item(slot) or self.first.is_awaited.item(slot)
 
-    # --- what is read first ---------------------------------------------------------------------
+    # --- connections, and what is read first ----------------------------------------------------
 
-    def connected(self, records: Records) -> Slots:
-        """Channels are connected; returns those whose monitors begin now. The caller holds the engine's lock."""
-        slots = records["slot"]
-        self.first.forget(slots[records["count"] != 1])  # one element is no array
-        return self.first.but(slots)
+    def connected(self, slots: Slots) -> None:
+        """Channels are connected, and so one knows how long they are; on the watch's own thread."""
+        with self._watch.beginning:
+            now = self.first.but(slots)
+            self.settle(now)
+            if len(now) < len(slots) and not self._is_beginning:
+                self._is_beginning = True
+                self._watch.later(self._begin_monitors)
 
     def await_first(self, slot: int, timeout: float) -> None:
         """Wait for a value that is read first, at most `timeout` seconds; there may be none on its way."""
         if self.first.is_coming(slot):
             self._watch.wait_for(lambda: not self.first.is_coming(slot), timeout)
-
-    def _answered(self, slots: Slots) -> None:
-        """First values have come; called under the engine's lock."""
-        if not self._is_beginning:
-            self._is_beginning = True
-            self._watch.later(self._begin_monitors)
-        self._watch.were_read(slots)
 
     def _begin_monitors(self) -> None:
         """The monitors that were put off begin."""
@@ -156,16 +154,19 @@ class Wishes:
             return
         with self._watch.beginning:
             self._is_beginning = False
-            slots = self.first.answered()
-            masks = [mask for mask in self.users if mask != METADATA]
-            with self._engine.lock:
-                table = self._engine.table
-                self.repeats.expect(table.last[slots[table.kinds[slots] == Kind.READ]], masks, table.capacity)
-            self.settle(slots)
-            self.first.forget(slots)
-            # What is not monitored after all, nobody will keep up to date.
-            is_on = [self.users[mask].is_on[slots] for mask in masks]
-            self._engine.forget_reads(slots[~np.logical_or.reduce(is_on)])
-            with self._engine.lock:
-                for mask, on in zip(masks, is_on, strict=True):
-                    self.repeats.forget(slots[~on], mask)
+            slots = self.first.ready()
+            try:
+                self.settle(slots)
+            finally:
+                self.first.stop(slots)
+        self._watch.wake()
+
+
+def _wishes(pvs: Sequence[CallingProxy], slots: Slots, masks: npt.NDArray[np.uint16]) -> list[Wish]:
+    """What these PVs want."""
+    if_short = np.array([pv._if_short for pv in pvs], np.bool_)
+    has_metadata = np.array([pv._has_metadata for pv in pvs], np.bool_)
+    wishes = [(slots[has_metadata], METADATA, False)]  # first: callbacks need them
+    for mask in different(masks[masks != 0]).tolist():
+        wishes += [(slots[(masks == mask) & (if_short == short)], mask, short) for short in (True, False)]
+    return [wish for wish in wishes if len(wish[0])]

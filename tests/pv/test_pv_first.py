@@ -57,7 +57,6 @@ class Held:
     def go_on(self) -> None:
         self.let.set()
         eventually(lambda: not self.watch.wishes.first.is_awaited.any(), "monitors have begun")
-        eventually(lambda: not self.watch.wishes.repeats, "their first updates are there")
 
 
 @pytest.fixture
@@ -91,20 +90,86 @@ def test_values_are_there_before_monitors(sim: SimIOC, held: Held, writer: Engin
     eventually(lambda: pv.get() == 17, "it is monitored")
 
 
-def test_a_callback_hears_nothing_twice(sim: SimIOC, held: Held, writer: Engine):
-    """What it could see when it came is not told again; what has changed meanwhile is."""
-    same, other, *_ = numbers(sim)
+def test_a_callback_waits_for_nobody(sim: SimIOC, held: Held, writer: Engine):
+    """The PV that gets one is monitored at once, and each value is told once."""
+    name, *_ = numbers(sim)
     pvs = {pv.pvname: pv for pv in held.engine.pvs(sim.names)}
-    held.are_read([pvs[same], pvs[other]])
-    calls = {name: Calls() for name in (same, other)}
-    for name, seen in calls.items():
-        pvs[name].add_callback(seen)
-    writer.put(other, 18, timeout=20)
+    held.are_read([pvs[name]])
+    calls = Calls()
+    pvs[name].add_callback(calls)
+    calls.wait()
+    writer.put(name, 19, timeout=20)
+    calls.wait_last(19)
     held.go_on()
-    calls[other].wait_last(18)
-    writer.put(same, 19, timeout=20)
-    calls[same].wait_last(19)
-    assert (calls[same].all(), calls[other].all()) == ([19], [18])
+    writer.put(name, 20, timeout=20)
+    calls.wait_last(20)
+    assert calls.all() == [sim.database.by_name[name].value, 19, 20]
+
+
+def test_a_second_pv_of_the_name_waits_for_nobody(sim: SimIOC, held: Held, writer: Engine):
+    """With another mask, and one that comes and goes: each has its first value, and all go when nobody wants them."""
+    name, other, *_ = numbers(sim)
+    pvs = {pv.pvname: pv for pv in held.engine.pvs(sim.names)}
+    held.are_read([pvs[name], pvs[other]])
+    calls = Calls()
+    log = PV(name, auto_monitor=DBE_LOG, callback=calls, engine=held.engine)
+    calls.wait()
+    again = held.engine.pv(other)
+    assert again.wait_for_connection(20)
+    again.disconnect()
+    log.disconnect()
+    held.go_on()
+    writer.put(name, 24, timeout=20)
+    eventually(lambda: pvs[name].get() == 24, "it is monitored")
+    assert calls.all() == [sim.database.by_name[name].value]
+    for pv in pvs.values():
+        pv.disconnect()
+    eventually(lambda: held.subscriptions() == 0, "nothing is monitored")
+
+
+def test_one_that_is_never_answered_is_monitored_all_the_same(
+    sim: SimIOC, make_engine: MakeEngine, writer: Engine, monkeypatch: pytest.MonkeyPatch
+):
+    """Its read is lost."""
+    engine = make_engine()
+    name = numbers(sim)[0]
+    begin = engine.begin_reads
+
+    def begin_reads(slots: Any, *args: Any) -> None:
+        begin(slots[slots != engine._slots[name]], *args)
+
+    monkeypatch.setattr(engine, "begin_reads", begin_reads)
+    pvs = {pv.pvname: pv for pv in engine.pvs(sim.names)}
+    eventually(lambda: engine.last(pvs[name]._slot) is not None if pvs[name].connected else False, "its monitor tells")
+    writer.put(name, 25, timeout=20)
+    eventually(lambda: pvs[name].get() == 25, "it is monitored")
+
+
+def test_what_was_read_does_not_count_for_ever(
+    sim: SimIOC, held: Held, writer: Engine, monkeypatch: pytest.MonkeyPatch
+):
+    """Where the monitor tells nothing the server is asked."""
+    name = numbers(sim)[0]
+    pvs = {pv.pvname: pv for pv in held.engine.pvs(sim.names)}
+    held.are_read([pvs[name]])
+    monkeypatch.setattr(held.watch.feed, "monitor", lambda slots, mask: None)
+    monkeypatch.setattr("daqca.proxies.first.HOLD", 0.0)
+    held.go_on()
+    writer.put(name, 26, timeout=20)
+    assert pvs[name].get() == 26
+
+
+def test_deltas_that_cannot_be_set_keep_nobody_up(sim: SimIOC, make_engine: MakeEngine, writer: Engine):
+    """Records without MDEL: it is searched until the time is over."""
+    engine = make_engine()
+    without = [name for name in sim.names if ":short" in name][:4]
+    slow = [PV(name, engine=engine, monitor_delta=1, connection_timeout=20.0) for name in without]
+    pvs = {pv.pvname: pv for pv in engine.pvs([name for name in sim.names if name not in without])}
+    assert all(pv.wait_for_connection(20) for pv in slow)
+    name = numbers(sim)[0]
+    eventually(lambda: pvs[name]._was_told(), "it is monitored")
+    writer.put(name, 27, timeout=20)
+    eventually(lambda: pvs[name].get() == 27, "its update")
 
 
 def test_a_callback_that_comes_before_the_value_hears_it_once(
