@@ -13,6 +13,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+
 from daqca.proxies.cache import cache, name_of
 from daqca.proxies.many import CONNECTION_TIMEOUT, PUT_TIMEOUT, caget_many, caput_many, connecting, seconds_of
 from daqca.proxies.pause import poll
@@ -194,8 +196,9 @@ def camonitor(
     pv = get_pv(pvname, auto_monitor=True, monitor_delta=monitor_delta)
     if _is_connected("camonitor", pv, limit) and pv.read_access:
         # What its monitor tells first is how it is now, and no change.
-        pv._hurry()
-        pv.engine.wait_for(lambda: pv._was_told() or not pv.connected, left() or 0.0)
+        wishes, slot = pv._watch.wishes, pv._begun()
+        wishes.hurry(np.array([slot], np.uint32))
+        pv.engine.wait_for(lambda: wishes.was_told(slot) or not pv.connected, left() or 0.0)
     camonitor_clear(pv.pvname)
     pv.add_callback(_Lines(writer) if callback is None else callback, index=_MONITOR, with_ctrlvars=True)
     cache.monitored[pv.pvname] = pv

@@ -284,7 +284,8 @@ class Updates(AsyncIterator[Reading]):
         pv.add_callback(self._update, index=self._index, with_ctrlvars=False)
         with pv.engine.lock:
             # What waits for callbacks now is older than this value.
-            row = pv._known_row() if pv.connected and pv._is_monitored() and pv._was_told() else None
+            is_known = pv.connected and pv._is_monitored() and watch.wishes.was_told(pv._slot)
+            row = pv._known_row() if is_known else None
             watch.callbacks.call(partial(self._started, row))
 
     def _started(self, row: tuple[Any, ...] | None) -> None:

@@ -302,15 +302,11 @@ class ChannelProxy(Attributes):
         """The last value, or the server's answer, as a row with the value as its user gets it; None: lost."""
         slot, doubts = self._slot, self._table.doubts
         monitored, serial = self._is_monitored(), doubts.serial(slot)
-        is_trusted = use_monitor and monitored and serial is None
-        if is_trusted and (row := self._trusted(slot)) is not None:
-            return row
         limit = 1.0 + math.log10(max(1, nelm(self))) if timeout is None else timeout
         deadline = time.monotonic() + limit
-        if is_trusted:
-            self._watch.wishes.await_first(slot, limit)
-            if (row := self._trusted(slot)) is not None:
-                return row
+        is_trusted = use_monitor and monitored and serial is None
+        if is_trusted and (row := self._watch.wishes.value(slot, limit)) is not None:
+            return row
         operation = self.engine.ask(slot, max(deadline - time.monotonic(), 0.0))
         row = operation.row
         if row is None:
@@ -329,20 +325,6 @@ class ChannelProxy(Attributes):
         if not monitored:
             self.keep(row)
         return row
-
-    def _hurry(self) -> None:
-        """Have it monitored as soon as may be."""
-        self._watch.wishes.hurry(np.array([self._begun()], np.uint32))
-
-    def _was_told(self) -> bool:
-        """Whether its monitor has told a value."""
-        row = self.engine.last(self._begun())
-        return row is not None and row[1] == _UPDATE
-
-    def _trusted(self, slot: int) -> Row | None:
-        """What its monitor has told last, or was read just ahead of it."""
-        row = self.engine.last(slot)
-        return row if row is None or row[1] == _UPDATE or self._watch.wishes.first.holds(slot) else None
 
     def keep(self, row: Row) -> None:
         """The answer to a get came just now."""

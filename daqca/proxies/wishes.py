@@ -8,13 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 import daqca.ca as ca
-from daqca.events import different
+from daqca.events import Kind, different
 from daqca.link import METADATA
 from daqca.proxies.first import STEP, FirstValues
 from daqca.proxies.users import Users
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from daqca.proxies.watch import Watch
 
 Slots = npt.NDArray[np.uint32]
+_UPDATE = int(Kind.UPDATE)
 Wish = tuple[Slots, int, bool]
 """Slots, one for each PV, the mask, and whether only if they have few elements."""
 
@@ -130,6 +131,22 @@ class Wishes:
             return False
         return users.is_on.item(slot) or self.first.is_awaited.item(slot)
 
+    def value(self, slot: int, timeout: float) -> tuple[Any, ...] | None:
+        """What the monitor of a slot has told last, or was read just ahead of it: a row, see `Slotwise.last`.
+
+        What is read just now is waited for, at most `timeout` seconds.
+        """
+        row = self._engine.last(slot)
+        if row is None and self.first.is_coming(slot):
+            self._watch.wait_for(lambda: not self.first.is_coming(slot), timeout)
+            row = self._engine.last(slot)
+        return row if row is None or row[1] == _UPDATE or self.first.holds(slot) else None
+
+    def was_told(self, slot: int) -> bool:
+        """Whether the monitor of a slot has told a value."""
+        row = self._engine.last(slot)
+        return row is not None and row[1] == _UPDATE
+
     # --- connections, and what is read first ----------------------------------------------------
 
     def connected(self, slots: Slots) -> None:
@@ -140,11 +157,6 @@ class Wishes:
             if len(now) < len(slots) and not self._is_beginning:
                 self._is_beginning = True
                 self._watch.later(self._begin_monitors)
-
-    def await_first(self, slot: int, timeout: float) -> None:
-        """Wait for a value that is read first, at most `timeout` seconds; there may be none on its way."""
-        if self.first.is_coming(slot):
-            self._watch.wait_for(lambda: not self.first.is_coming(slot), timeout)
 
     def _begin_monitors(self) -> None:
         """The monitors that were put off begin."""

@@ -167,7 +167,7 @@ def test_deltas_that_cannot_be_set_keep_nobody_up(sim: SimIOC, make_engine: Make
     pvs = {pv.pvname: pv for pv in engine.pvs([name for name in sim.names if name not in without])}
     assert all(pv.wait_for_connection(20) for pv in slow)
     name = numbers(sim)[0]
-    eventually(lambda: pvs[name]._was_told(), "it is monitored")
+    eventually(lambda: engine.watch.wishes.was_told(pvs[name]._slot), "it is monitored")
     writer.put(name, 27, timeout=20)
     eventually(lambda: pvs[name].get() == 27, "its update")
 
