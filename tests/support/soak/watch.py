@@ -28,10 +28,10 @@ HANG_S = 20.0
 PERIOD_S = 0.5
 MAX_PROBLEMS, MAX_LENGTH = 20, 2000
 MEMORY_PERIOD_S = 4.0
-GROWTH = {"resident_mb": 8.0, "python_mb": 1.5, "kiloblocks": 15.0, "threads": 3, "descriptors": 4}
+GROWTH = {"resident_mb": 8.0, "python_mb": 1.5, "kiloblocks": 15.0, "malloced_mb": 4.0, "threads": 3, "descriptors": 4}
 """What the last third of a run may need more than the second; of what is counted, more than ever before, which may be
 one context and the pipes of one server."""
-_MEDIANS = ("resident_mb", "python_mb", "kiloblocks")
+_MEDIANS = ("resident_mb", "python_mb", "kiloblocks", "malloced_mb")
 
 
 class Problems:
@@ -110,14 +110,29 @@ def census() -> Census:
 
 
 class Memory(NamedTuple):
-    """What this process needs: bytes of memory, those of Python's objects where they are traced, and their number."""
+    """What this process needs: bytes of memory, those of Python's objects where they are traced, their number, and the
+    bytes that the C library has handed out (as NumPy's arrays are).
+
+    What is resident and handed out to nobody is what allocators cannot give back, because something lives beside it.
+    """
 
     resident: int
     traced: int
     blocks: int
+    malloced: int
+
+
+class _MallocInfo(ctypes.Structure):
+    """``struct mallinfo2`` of glibc."""
+
+    _NAMES = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+    _fields_ = [(name, ctypes.c_size_t) for name in _NAMES]
 
 
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+_malloc_info = getattr(ctypes.CDLL(None), "mallinfo2", None)
+if _malloc_info is not None:
+    _malloc_info.restype = _MallocInfo
 
 
 def memory() -> Memory:
@@ -130,7 +145,9 @@ def memory() -> Memory:
         _trim(0)
     with open("/proc/self/statm") as file:
         resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return Memory(resident, tracemalloc.get_traced_memory()[0], sys.getallocatedblocks())
+    info = _MallocInfo() if _malloc_info is None else _malloc_info()
+    malloced = info.uordblks + info.hblkhd
+    return Memory(resident, tracemalloc.get_traced_memory()[0], sys.getallocatedblocks(), malloced)
 
 
 class Needs:
@@ -183,8 +200,9 @@ class Needs:
         mega = float(1 << 20)
         found: list[dict[str, float]] = [
             {"resident_mb": round(resident / mega, 2), "python_mb": round(traced / mega, 2)}
-            | {"kiloblocks": round(blocks / 1000, 1), "threads": threads, "descriptors": descriptors}
-            for resident, traced, blocks, threads, descriptors in thirds
+            | {"kiloblocks": round(blocks / 1000, 1), "malloced_mb": round(malloced / mega, 2)}
+            | {"threads": threads, "descriptors": descriptors}
+            for resident, traced, blocks, malloced, threads, descriptors in thirds
         ]
         for what, allowed in GROWTH.items():
             early = found[1][what] if what in _MEDIANS else max(found[0][what], found[1][what])
