@@ -260,16 +260,16 @@ class Delivery:
     @contextlib.contextmanager
     def waiting(self, wait: ConnectWait) -> Iterator[None]:
         """Have `wait` looked at whenever channels connect."""
-        with self._lock:
-            self._connecting.append(wait)
-            if self._closed:
-                wait.complete()
-            wait.look()
-        try:
+        try:  # around all of it: a Ctrl-C may come anywhere
+            with self._lock:
+                self._connecting.append(wait)
+                if self._closed:
+                    wait.complete()
+                wait.look()
             yield
         finally:
             with self._lock:
-                self._connecting.remove(wait)
+                self._connecting = [other for other in self._connecting if other is not wait]
 
     def attach(self, target: Subscription | Feed, slots: Slots, mask: int, known: npt.NDArray[np.bool_]) -> None:
         """Begin to feed a subscription, first with what is known of its channels.

@@ -112,6 +112,7 @@ def test_a_subscription_is_made_once_and_ends_with_the_last(few):
         heard_one.wait(lambda: len(heard_one.of(one, Kind.UPDATE)) == 5, "first values")
         put(one, 1, 100.0)
         assert values(heard_one, one, 6)[5:] == [100.0]
+        two.hosts(theirs)  # by then that update has passed the second client, too
         two.subscribe(theirs, VALUE)
         # The value there is now, as an update, for the second client alone.
         heard_two.wait(lambda: len(heard_two.of(two, Kind.UPDATE)) == 2, "values there are")
