@@ -134,7 +134,7 @@ def different(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return ordered[is_new]
 
 
-def grown(column: npt.NDArray[Any], needed: int, fill: int = 0) -> npt.NDArray[Any]:
+def grown(column: npt.NDArray[Any], needed: int, fill: int | bytes = 0) -> npt.NDArray[Any]:
     """`column` with room for at least `needed` rows; the new ones hold `fill`."""
     if needed <= len(column):
         return column

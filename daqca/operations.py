@@ -56,7 +56,7 @@ class Waiter:
 class Operation(Waiter):
     """`n` requests made together, with consecutive tokens from `first` on.
 
-    Subclasses take the answers in `accept` and, for batches of a few, `accept_row`.
+    Subclasses take the answers in `accept`, and may take those of small batches more quickly in `accept_row`.
     """
 
     __slots__ = ("first", "left", "n")
@@ -73,7 +73,7 @@ class Operation(Waiter):
 
     def accept_row(self, place: int, row: tuple[Any, ...], batch: Batch) -> None:
         """One answer came, as a row in the order of `daqca.events.Event`."""
-        raise NotImplementedError
+        self.accept(np.array([place]), Batch(rows=[row]).records, batch)
 
     def answer(self, row: tuple[Any, ...]) -> None:
         """The only request was answered, with a row that has nothing in a block; nobody else knows of it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -102,11 +101,6 @@ class Collect(Operation):
     def accept(self, places: npt.NDArray[np.int64], records: Records, batch: Batch) -> None:
         """See `Operation.accept`."""
         self.collected.put(self.positions[places], records, batch)
-
-    def accept_row(self, place: int, row: tuple[Any, ...], batch: Batch) -> None:
-        """See `Operation.accept_row`."""
-        one = Batch(rows=[row]).records
-        self.collected.put(self.positions[place : place + 1], one, batch)
 
 
 def give_up(link: Link, operation: Operation) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daqca.engine.doubts import Doubts
-from daqca.events import EVENT, EVENT_BLOCK, Batch, Kind, Records, different, has_block, pick, place
+from daqca.events import EVENT, EVENT_BLOCK, Batch, Kind, Records, different, grown, has_block, pick, place
 from daqca.reading import UNKNOWN_TYPE
 
 U1 = npt.NDArray[np.uint8]
@@ -131,10 +131,7 @@ class Table:
         self.text[part["slot"]] = block[offsets[:, None] + np.arange(size)].view(self.text.dtype)[:, 0]
 
     def _make_text(self) -> None:
-        if len(self.text) < self.capacity:
-            grown = np.zeros(self.capacity, self.text.dtype)
-            grown[: len(self.text)] = self.text
-            self.text = grown
+        self.text = grown(self.text, self.capacity, b"")
 
     def refresh(self, row: tuple[Any, ...], batch: Batch, serial: int | None) -> None:
         """Take in the answer to a get as the last value of a monitored PV.

@@ -9,7 +9,7 @@ meanwhile, is monitored at once.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -66,16 +66,11 @@ class FirstValues:
         """Make room. The caller holds the engine's lock."""
         self.is_awaited = grown(self.is_awaited, capacity)
 
-    def ask(self, slots: Slots) -> Slots:
-        """Read these slots, which nobody monitors, once they are connected, if they are many.
-
-        Returns
-        -------
-        Those that are read: none that has a value already.
-        """
+    def ask(self, slots: Slots) -> None:
+        """Read these slots, which nobody monitors, once they are connected, if they are many that have no value yet."""
         slots = slots[self._engine.table.kinds[slots] == 0]
         if len(slots) < MANY:
-            return slots[:0]
+            return
 
         def reads(part: npt.NDArray[np.int64]) -> _Reads:
             with self._engine.lock:
@@ -85,7 +80,6 @@ class FirstValues:
         with self._engine.lock:
             self.is_awaited[slots] = True
         self._engine.begin_reads(slots, reads, AUTO, 1)  # one element of an array is not its value, and is not used
-        return slots
 
     def but(self, slots: Slots) -> Slots:
         """Those of these slots that are not awaited: their monitors may begin and end."""
@@ -148,7 +142,3 @@ class _Reads(Operation):
     def accept(self, places: npt.NDArray[np.int64], records: Records, batch: Batch) -> None:
         """See `Operation.accept`."""
         self._first.take(self._slots[places], records, batch)
-
-    def accept_row(self, place: int, row: tuple[Any, ...], batch: Batch) -> None:
-        """See `Operation.accept_row`."""
-        self._first.take(self._slots[place : place + 1], Batch(rows=[row]).records, batch)

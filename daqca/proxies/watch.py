@@ -153,7 +153,6 @@ class Watch:
         self._make_room()
         for pv, slot in zip(new, slots.tolist(), strict=True):
             pv._slot = slot
-            pv._table = self.engine.table
         is_quiet = ~self._is_joined[slots]
         self._join(different(slots))
         for pv in new:
@@ -325,7 +324,7 @@ class Watch:
                 for slot in connected.tolist() if self._hosts or self.said else ():
                     self._hosts.pop(slot, None)
                     self.said.discard(slot)
-                self.later(partial(self.wishes.connected, connected.copy()))
+                self.later(partial(self.wishes.connected, connected))
             refused = slots[kinds == _REFUSED]
             if len(refused):  # what was read ahead of a monitor that there will not be, is not the last value
                 self.engine.forget_reads(refused)

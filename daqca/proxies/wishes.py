@@ -64,14 +64,14 @@ class Wishes:
         """
         masks = np.array([pv._mask for pv in pvs], np.uint16)
         self.hurry(different(slots))
-        asked, done = slots[:0], list[Wish]()
+        done: list[Wish] = []
         try:
-            asked = self.first.ask(different(slots[(masks != 0) & is_quiet]))
+            self.first.ask(different(slots[(masks != 0) & is_quiet]))
             for wish in _wishes(pvs, slots, masks):
                 self._want(*wish, 1)
                 done.append(wish)
         except BaseException:
-            self.first.stop(asked)
+            self.first.stop(slots)
             for wish in done:
                 self._want(*wish, -1)
             raise
@@ -103,9 +103,12 @@ class Wishes:
 
     def settle(self, slots: Slots) -> None:
         """Begin and end all monitors of these slots as they are wanted now."""
+        if not len(slots):
+            return
+        slots = different(slots)
         is_on = np.zeros(len(slots), np.bool_)
-        for mask, users in self.users.items() if len(slots) else ():
-            self._settle(mask, users, different(slots))
+        for mask, users in self.users.items():
+            self._settle(mask, users, slots)
             if mask != METADATA:
                 is_on |= users.is_on[slots]
         # What was read first and is not monitored after all, nobody will keep up to date.

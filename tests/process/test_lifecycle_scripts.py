@@ -21,6 +21,9 @@ from daqca import Engine
 from daqca.events import Kind
 names, workers = json.loads(sys.argv[1]), int(sys.argv[2])
 name = names[0]
+def until_asked(engine):
+    while not (any(len(link.operations) for link in engine._links) or engine._delivery._connecting):
+        time.sleep(0.001)
 """
 
 Done = subprocess.CompletedProcess[str]
@@ -112,8 +115,7 @@ def test_a_signal_that_another_thread_took_ends_a_wait(ioc: SimIOC, workers: int
             lambda: engine.connect([*names, "NO:SUCH:PV"], timeout=60),
         ):
             def interrupt():
-                while not (any(len(link.operations) for link in engine._links) or engine._delivery._connecting):
-                    time.sleep(0.001)
+                until_asked(engine)
                 global when
                 when = time.monotonic()
                 os.kill(os.getpid(), signal.SIGINT)
@@ -144,8 +146,7 @@ def test_ctrl_c_ends_a_wait_at_once(ioc: SimIOC, workers: int):
             time.sleep(0.01)
         engine.snapshot([*names, slow], timeout=20)
         def interrupt():
-            while not (any(len(link.operations) for link in engine._links) or engine._delivery._connecting):
-                time.sleep(0.001)
+            until_asked(engine)
             global when
             when = time.monotonic()
             os.killpg(0, signal.SIGINT)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from support.calls import Calls
 from support.engines import MakeEngine
-from support.ioc import IOCFactory
+from support.ioc import MakeSim
 from support.recording import eventually
 
 from daqca import Engine
@@ -23,11 +23,8 @@ assert COUNT >= MANY
 
 
 @pytest.fixture
-def sim(make_ioc: IOCFactory, point_at: Callable[..., Any]) -> SimIOC:
-    ioc = make_ioc(scalars=COUNT, changing=0, arrays=True)
-    assert isinstance(ioc, SimIOC)
-    point_at(ioc)
-    return ioc
+def sim(make_sim: MakeSim) -> SimIOC:
+    return make_sim(scalars=COUNT, changing=0, arrays=True)
 
 
 @pytest.fixture

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from support.engines import MakeEngine
-from support.ioc import IOCFactory
+from support.ioc import MakeSim
 from support.recording import eventually
 
 from daqca import Engine
@@ -24,11 +23,8 @@ PER_PV = 2_000
 
 
 @pytest.fixture
-def sim(make_ioc: IOCFactory, point_at: Callable[..., Any]) -> SimIOC:
-    ioc = make_ioc(scalars=COUNT, changing=0, arrays=False)
-    assert isinstance(ioc, SimIOC)
-    point_at(ioc)
-    return ioc
+def sim(make_sim: MakeSim) -> SimIOC:
+    return make_sim(scalars=COUNT, changing=0, arrays=False)
 
 
 class Requests:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from daqca.sim import Ports, ServerProcess, SimIOC, SoftIOC
 from daqca.sim.ports import LOOPBACK, ca_environ
 
 _Server = TypeVar("_Server", bound=ServerProcess)
+MakeSim = Callable[..., SimIOC]
 # Every environment of this session carries it, so that whoever is left behind can be known as ours.
 SESSION_VARIABLE = "DAQCA_TEST_SESSION"
 
