@@ -86,11 +86,20 @@ class Bench:
         """Those of the clients that take part in this run."""
         return [client for client in clients if not self._only or client.name.startswith(self._only)]
 
-    def rounds(self, clients: Sequence[Client]) -> Iterator[Client]:
-        """All runs: one of each client in turn, each round beginning with another, so that noise hits all alike."""
+    def rounds(self, clients: Sequence[Client], restart: bool = False) -> Iterator[Client]:
+        """All runs: one of each client in turn, each round beginning with another, so that noise hits all alike.
+
+        Parameters
+        ----------
+        restart
+            Start the IOC anew for each. One that has served two circuits at the same time takes half as long again for
+            every read from then on, whoever reads: a client would be measured by those that came before it.
+        """
         clients = self.wanted(clients)
         for run in range(self.runs):
             for i in range(len(clients)):
+                if restart:
+                    self.ioc.restart()
                 self.settle()
                 yield clients[(run + i) % len(clients)]
 

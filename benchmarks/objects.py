@@ -29,13 +29,13 @@ MONITORED = ("from the monitor", "us")
 
 
 def pvs(bench: Bench, results: Results) -> None:
-    """Make PV objects in a fresh client, wait until all are connected, and get each value, by the same calls of each
+    """Make PV objects in a fresh client of a fresh IOC, wait until all are connected, and get each value, by the same calls of each
     library: the time from the start to each. Where workers are used, they run already, connected to nothing.
 
     Memory is private memory for each PV object, monitored, with all that it takes, in the client and its workers.
     """
     for names, n in {bench.few: min(FEW, bench.n), bench.scalars: bench.n}.items():
-        for client in bench.rounds(MAKERS):
+        for client in bench.rounds(MAKERS, restart=True):
             with results.tolerate(client.name, f"with values, {n:,}", "ms"):
                 make(bench, client, names, n, results)
 

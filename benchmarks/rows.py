@@ -56,8 +56,9 @@ def verdict(result: Result) -> str:
 
 
 def cold(bench: Bench, results: Results) -> None:
-    """Search, connect and read in a fresh client; where workers are used, they run already, connected to nothing."""
-    for client in bench.rounds(READERS):
+    """Search, connect and read in a fresh client, from a fresh IOC; where workers are used, they run already, connected
+    to nothing."""
+    for client in bench.rounds(READERS, restart=True):
         with (
             results.tolerate(client.name, *TIME),
             bench.process(client.command("cold", bench.scalars)) as process,
@@ -70,9 +71,10 @@ def warm(bench: Bench, results: Results) -> None:
     """Read all again from the IOC, through connections that exist: the middle of reads that follow each other for half
     a second, and of 5 reads after a pause of 0.1 s, in which caches and cores go cold.
 
-    One client at a time is connected: the IOC takes longer for a read the more channels there are, whoever has them.
+    One client at a time is connected, to a fresh IOC: it takes longer for a read the more channels there are, and once
+    it has served two circuits at the same time, whoever reads.
     """
-    for client in bench.rounds(READERS):
+    for client in bench.rounds(READERS, restart=True):
         with (
             results.tolerate(client.name, *TIME),
             bench.process(client.command("warm", bench.scalars)) as process,
