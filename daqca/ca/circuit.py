@@ -75,6 +75,7 @@ class Circuit(Replies):
         self._stream = Stream(self.name, protocol.MAX_PAYLOAD if payload_limit is None else payload_limit)
         self.get_buffer = self._stream.get_buffer
         self.is_between_messages = self._stream.is_between_messages
+        self.is_in_large_value = self._stream.is_in_large_value
         self._is_unresponsive = False
         if greeting:
             self.queue(greeting)

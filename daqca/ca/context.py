@@ -215,6 +215,7 @@ class Context(Leading):
                 "batches": self.batches,
                 "events": self.events,
                 "bytes_received": shard.past_received + sum(circuit.received for circuit in shard.circuits.values()),
+                "bytes_behind": sum(link.ahead.size for link in self._links.values()),
                 "stray_messages": shard.past_stray + sum(circuit.stray for circuit in shard.circuits.values()),
                 "protocol_errors": shard.protocol_errors,
                 "searches_sent": searcher.sent,

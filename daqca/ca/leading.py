@@ -61,7 +61,7 @@ class Leading(Loop):
             return waiter.wait(timeout)
         deadline = time.monotonic() + timeout
         try:
-            if not link.reader.acquire(blocking=False):
+            if not link.take_lead():
                 send()
                 return waiter.wait(timeout)
             with self.lock:
@@ -126,6 +126,7 @@ class Leading(Loop):
                 if (
                     self.is_closed
                     or counts
+                    or link.ahead.chunks
                     or circuit.out
                     or channels.state.item(slot) != _CONNECTED
                     or channels.circuit.item(slot) != circuit.index

@@ -18,11 +18,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from daqca.ca.ahead import AGAIN
 from daqca.ca.circuit import Circuit, CircuitState
 from daqca.ca.registration import Registration
 from daqca.ca.settings import Settings
 from daqca.ca.shard import Address, Shard
-from daqca.ca.sockets import AGAIN, Link, udp_socket, user_name
+from daqca.ca.sockets import Link, udp_socket, user_name
 from daqca.errors import EngineClosedError, ProtocolError
 from daqca.events import Batch, Reason
 
@@ -84,6 +85,7 @@ class Loop:
         self._epoll.register(self._udp.fileno(), _IN)
         self._sleeps_until = 0.0
         self._received_bytes = self._trickles = 0
+        self._behind: set[Link] = set()
         self.before_turn: Callable[[], None] | None = None
         self.closed_error = EngineClosedError
         self._thread = threading.Thread(target=self._run, name="daqca-ca", daemon=True) if threaded else None
@@ -131,10 +133,12 @@ class Loop:
             self._pump()
             search = self.shard.searcher.next_time(now)
             self._sleeps_until = due if search is None else min(due, search)
-            timeout = min(max(self._sleeps_until - now, 0.0), longest)
+            timeout = 0.0 if self._behind else min(max(self._sleeps_until - now, 0.0), longest)
         before, received = time.monotonic(), self._received_bytes
         ready = self._epoll.poll(timeout)
         is_prompt = time.monotonic() - before < _PROMPT
+        for late in self._behind.copy():
+            self._serve(late, _IN)
         for fd, mask in ready:
             link = self._by_fd.get(fd)
             if link is not None:
@@ -158,13 +162,21 @@ class Loop:
             return
         try:
             for _ in range(_MAX_READS):
+                is_large = link.circuit.is_in_large_value()
                 more = link.receive()
                 if link.counts:
                     self._received_bytes += link.counts[-1]
                     self._received(link)
                 if not more:
                     return
+                is_large |= link.circuit.is_in_large_value()
+                if not is_large and self._thread is not None:
+                    link.ahead.read(link.sock)
         finally:
+            if link.ahead.chunks and self._by_fd.get(link.fd) is link:
+                self._behind.add(link)
+            else:
+                self._behind.discard(link)
             link.release()
 
     def _received(self, link: Link) -> None:

@@ -17,13 +17,13 @@ import struct
 import threading
 from collections.abc import Callable
 
+from daqca.ca.ahead import AGAIN, Ahead
 from daqca.ca.circuit import Circuit
 from daqca.ca.patience import LOOKS, Patience
 from daqca.ca.settings import Settings
 
 log = logging.getLogger("daqca.ca")
 
-AGAIN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
 _FLAGS = (socket.MSG_DONTWAIT,)
 _WHOLE = (0,)
 _NO_ANCILLARY: tuple[tuple[()], ...] = ((),)
@@ -52,6 +52,8 @@ class Link:
         How its leaders wait for values, and for puts to be confirmed.
     counts
         Bytes that were read into the circuit's buffer and not decoded yet; 0: the server closed.
+    ahead
+        Bytes that were read and are not in the circuit's buffer yet. While there are any, only the I/O thread reads.
     at_risk
         Whether what was sent is being accounted for. A Ctrl-C in between leaves it unknown.
 
@@ -64,6 +66,7 @@ class Link:
     __slots__ = (
         "_poll",
         "_sent",
+        "ahead",
         "at_risk",
         "circuit",
         "closed",
@@ -97,6 +100,7 @@ class Link:
         self.since = now
         self.closed = False
         self.counts: list[int] = []
+        self.ahead = Ahead()
         self.at_risk = False
         self._sent: list[int] = []
 
@@ -145,9 +149,21 @@ class Link:
             return True
         return not any(left)
 
+    def take_lead(self) -> bool:
+        """Become its reader, to wait for an answer, if nobody reads and nothing was read ahead; returns whether."""
+        if not self.reader.acquire(blocking=False):
+            return False
+        if self.ahead.chunks:
+            self.reader.release()
+            return False
+        return True
+
     def receive(self) -> bool:
-        """Read what is there, if anything; returns whether there may be more."""
+        """Read what is there, if anything, what was read ahead first; returns whether there may be more."""
         buffer = self.circuit.get_buffer()
+        if self.ahead.chunks:
+            self.counts.append(self.ahead.take(buffer))
+            return self.counts[-1] > 0
         try:
             self.counts.extend(map(self.sock.recv_into, (buffer,), _WHOLE, _FLAGS))
         except OSError as error:

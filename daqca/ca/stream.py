@@ -99,6 +99,10 @@ class Stream:
         """Whether nothing of a message was received whose rest is to come."""
         return not self._end and self._large is None and not self._skip
 
+    def is_in_large_value(self) -> bool:
+        """Whether what comes next goes into a buffer of its own."""
+        return self._large is not None
+
     def get_buffer(self) -> memoryview:
         """Where the next bytes from the network are to be put."""
         if self._large is not None:

@@ -64,6 +64,7 @@ class Server:
         self.answer: Callable[[Asked], None] = usual
         self.asked: list[Asked] = []
         self.subscription = self.cid = 0
+        self.connection: socket.socket
         self.fake = FakeServer(NAME, self._talk, ports)
 
     def __enter__(self) -> Server:
@@ -78,6 +79,7 @@ class Server:
     def _talk(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.cid = until_create(connection)
+        self.connection = connection
         connection.sendall(wire.version() + wire.created(self.cid, SID, self.native_type, self.count))
         data = b""
         while more := connection.recv(65536):
