@@ -29,8 +29,9 @@ MONITORED = ("from the monitor", "us")
 
 
 def pvs(bench: Bench, results: Results) -> None:
-    """Make PV objects in a fresh client of a fresh IOC, wait until all are connected, and get each value, by the same calls of each
-    library: the time from the start to each. Where workers are used, they run already, connected to nothing.
+    """Make PV objects in a fresh client of a fresh IOC, wait until all are connected, and get each value, by the same
+    calls of each library: the time from the start to each. Where workers are used, they run already, connected to
+    nothing.
 
     Memory is private memory for each PV object, monitored, with all that it takes, in the client and its workers.
     """
