@@ -61,10 +61,11 @@ class LowLevel(Many):
         def updater(index: int) -> Callable[..., None]:
             return lambda value, **_: tally.seen(value, index)
 
-        self.subscriptions = [
-            ca.create_subscription(self.channel(name), use_time=True, callback=updater(index))
-            for index, name in enumerate(self.names)
-        ]
+        channels = [ca.create_channel(name) for name in self.names]  # all are searched before one is waited for
+        self.subscriptions = []
+        for index, channel in enumerate(channels):
+            assert ca.connect_channel(channel, timeout=10)
+            self.subscriptions.append(ca.create_subscription(channel, use_time=True, callback=updater(index)))
 
 
 class Recipe(Many):
