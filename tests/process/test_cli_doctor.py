@@ -1,7 +1,11 @@
 """``daqca doctor`` against what goes wrong: nobody there, the wrong address, two servers with one name."""
 
+import struct
+import time
+
 import pytest
 from support.cli import daqca
+from support.fakes import CREATE_CHAN, HEADER, FakeServer, created, messages, silence, until_create
 
 from daqca.cli.codes import ExitCode
 from daqca.sim import free_port
@@ -78,6 +82,60 @@ def test_a_server_that_answers_but_hangs(make_ioc, point_at):
     done = daqca("doctor", "H:x", "-w", 0.5)
     assert done.code == ExitCode.MISSING
     assert "No server answered at any address." in done.out
+
+
+READ_NOTIFY = 15
+
+
+def late(connection):
+    """Answer each read of a double (DBR_TIME) after 0.3 s."""
+    data = b""
+    while more := connection.recv(65536):
+        data += more
+        for command, kind, _, p1, p2, payload in messages(data):
+            data = data[HEADER.size + len(payload) :]
+            if command == CREATE_CHAN:
+                connection.sendall(created(p1))
+            elif command == READ_NOTIFY:
+                time.sleep(0.3)
+                body = struct.pack(">HHIIId", 0, 0, 1_000_000, 0, 0, 2.5)
+                connection.sendall(HEADER.pack(READ_NOTIFY, len(body), kind, 1, 1, p2) + body)
+
+
+def mute(connection):
+    """Create channels, and answer nothing else."""
+    connection.sendall(created(until_create(connection)))
+    silence(connection)
+
+
+def test_a_server_that_answers_reads_late_is_waited_for(servers, repeater, point_at):
+    with FakeServer("L:x", late, servers.ports()) as server:
+        point_at(server)
+        done = daqca("doctor", "--json", "L:x", "-w", 3)
+    assert done.code == 0, done
+    said = done.json["names"][0]
+    assert said["outcome"] == "ok"
+    assert said["explanation"].startswith("It is read in "), said
+    # At least what the server waits for, and not what three reads take together.
+    assert 300 <= float(said["explanation"].split()[4]) < 900
+
+
+def test_a_server_that_never_answers_reads_is_told_so(servers, repeater, point_at):
+    with FakeServer("M:x", mute, servers.ports()) as server:
+        point_at(server)
+        done = daqca("doctor", "M:x", "-w", 0.5)
+    assert done.code == ExitCode.MISSING, done
+    assert "\nM:x: timeout\n" in done.out
+    assert f"127.0.0.1:{server.ports.server} has it: found in " in done.out
+    assert "is connected, but did not answer a read within 0.5 s: it hangs, or is slow." in done.out
+
+
+def test_a_server_that_cannot_be_connected_to_may_be_behind_a_firewall(servers, repeater, point_at):
+    with FakeServer("R:x", None, servers.ports()) as server:
+        point_at(server)
+        done = daqca("doctor", "R:x", "-w", 0.5)
+    assert done.code == ExitCode.MISSING, done
+    assert "The server answers the search, but reading it ends with: never found." in done.out
 
 
 @pytest.mark.parametrize(
