@@ -15,7 +15,7 @@ COLUMNS, NUMBERS = "daqca", "daqca, as Python numbers"
 WORKERS, WORKERS_NUMBERS = "daqca, 2 workers", "daqca, 2 workers, as Python numbers"
 ONE = "daqca, 1 worker"
 LOW_LEVEL = "daqca, `daqca.ca`"
-VALUES = "with values, 20,000"
+VALUES, FEW_VALUES = "with values, 20,000", "with values, 1,000"
 PV, PVS, PYEPICS_PV = "daqca, `PV`", "daqca, `engine.pvs`", "pyepics, `PV`"
 
 
@@ -66,6 +66,7 @@ AIMS = (
     Aim("monitors", "CPU for an event, a Python callback for each, us", "CPU for an event", LOW_LEVEL, 1.5),
     Aim("monitors", "lost at 50,000/s with a callback for each, worst run", "lost", LOW_LEVEL, 0, every_run=True),
     Aim("pvs", "20,000 `PV`s with values, pyepics over daqca", VALUES, PYEPICS_PV, 15, PV, at_least=True),
+    Aim("pvs", "1,000 `PV`s with values, pyepics over daqca", FEW_VALUES, PYEPICS_PV, 15, PV, at_least=True),
     Aim("pvs", "20,000 by `engine.pvs` created and connected, ms", "connected, 20,000", PVS, 250),
     Aim("pvs", "kB for a PV object, monitored", "memory, 20,000", PV, 2),
     Aim("pvget", "`PV.get` from the monitor, us", "from the monitor", PV, 1.5),

@@ -7,7 +7,6 @@ import itertools
 import os
 import threading
 import time
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +18,7 @@ from support.background import Background
 from support.ca_records import Records, connected
 from support.ca_scripts import descriptors
 from support.recording import eventually
+from support.soak.watch import memory
 
 from daqca import dbr
 from daqca.ca.eca import ECA
@@ -91,19 +91,16 @@ def test_cycles_leave_nothing(preemptive: bool, ca: ModuleType, records: Records
         cycle()
     gc.collect()
     files, threads = descriptors(), set(threading.enumerate())
-    tracemalloc.start()
-    try:
-        objects, memory = len(gc.get_objects()), tracemalloc.get_traced_memory()[0]
-        for _ in range(30):
-            cycle()
-            assert set(threading.enumerate()) == threads
-            assert descriptors() == files
-            assert (ca._cache, session.channels, session.contexts, ca.current_context()) == ({}, {}, {}, None)
-        gc.collect()
-        assert len(gc.get_objects()) - objects < 300  # ten for each cycle
-        assert tracemalloc.get_traced_memory()[0] - memory < 150_000
-    finally:
-        tracemalloc.stop()
+    objects, before = len(gc.get_objects()), memory()
+    for _ in range(30):
+        cycle()
+        assert set(threading.enumerate()) == threads
+        assert descriptors() == files
+        assert (ca._cache, session.channels, session.contexts, ca.current_context()) == ({}, {}, {}, None)
+    after = memory()
+    assert len(gc.get_objects()) - objects < 300  # ten for each cycle
+    assert after.blocks - before.blocks < 1_000
+    assert after.malloced - before.malloced < 150_000
 
 
 def test_a_context_that_is_used_does_not_grow(ca: ModuleType, records: Records):

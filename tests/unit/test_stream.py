@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import wire
 from support.clients import TestClient, view
+from support.soak.watch import memory
 from support.streams import ready_client, streams
 
 from daqca.ca.stream import BUFFER_SIZE, LARGE, Stream
@@ -238,10 +238,9 @@ def test_memory_of_a_stream_is_its_buffer() -> None:
     builder = BatchBuilder()
     data = b"".join(wire.update(i % 16, i) for i in range(5000))
     fill(stream, data, Recorder(), builder)
-    tracemalloc.start()
-    try:
-        for _ in range(5):
-            fill(stream, data, Recorder(), builder)
-        assert tracemalloc.get_traced_memory()[0] < 100_000
-    finally:
-        tracemalloc.stop()
+    before = memory()
+    for _ in range(5):
+        fill(stream, data, Recorder(), builder)
+    after = memory()
+    assert after.blocks - before.blocks < 1_000
+    assert after.malloced - before.malloced < 100_000
