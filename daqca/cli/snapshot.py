@@ -8,6 +8,7 @@ import click
 
 from daqca.cli.codes import ExitCode
 from daqca.cli.options import collect_names, open_engine, with_engine, with_json, with_names
+from daqca.errors import RecordingError
 
 if TYPE_CHECKING:
     from daqca.snapshot import Snapshot
@@ -46,7 +47,9 @@ def snapshot(
     """Read many PVs at once, say what is missing, and save all to a file.
 
     A missing PV delays no other; the command waits for it until the timeout. Exits with 1 if any is missing,
-    after the file was written. An output file that exists or cannot be written is refused before anything is read.
+    after the file was written. An output file that exists or cannot be written is refused before anything is read; if
+    it cannot be written after all (a full disk), what was read is printed as if there were no --output, and the exit
+    code is 3.
     """
     from daqca.cli.output import ProgressBar, note
 
@@ -57,17 +60,30 @@ def snapshot(
     wanted = collect_names(names, files)
     with open_engine(workers) as engine, ProgressBar("reading") as progress:
         taken = engine.snapshot(wanted, timeout=timeout, form="ctrl" if ctrl else "time", progress=progress)
-    if output is not None:
-        taken.save(output, overwrite)
+    unsaved = _save(taken, output, overwrite)
+    saved = None if unsaved else output
     if as_json:
-        _print_json(taken, output)
+        _print_json(taken, saved)
     else:
-        _print_table(taken, output)
-        if output is None and len(taken) <= 20:
+        _print_table(taken, saved)
+        if saved is None and len(taken) <= 20:
             click.echo(taken.table())
         elif output is None:
             note("nothing was saved: give a file with --output, or ask for --json")
+    if unsaved is not None:
+        # Only now: what was read, and what is missing, is told all the same.
+        raise unsaved
     return ExitCode.OK if taken.ok.all() else ExitCode.MISSING
+
+
+def _save(taken: Snapshot, output: str | None, overwrite: bool) -> RecordingError | None:
+    """Save to the output file, if there is one; returns what went wrong."""
+    if output is not None:
+        try:
+            taken.save(output, overwrite)
+        except RecordingError as error:
+            return error
+    return None
 
 
 def _print_json(taken: Snapshot, output: str | None) -> None:

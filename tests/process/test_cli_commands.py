@@ -228,6 +228,31 @@ def test_snapshot_saves_what_there_is_when_some_is_missing(ioc, tmp_path, suffix
     assert "daqca: ... and 5 more are missing\n" in text.err
 
 
+def test_snapshot_that_cannot_be_saved_tells_what_was_read(ioc, tmp_path):
+    """A limit on the size of files stands in for a full disk; some names are missing."""
+    path, missing = tmp_path / "snap.csv", [f"{ioc.prefix}nobody1", f"{ioc.prefix}nobody2"]
+    stdin = "\n".join([*ioc.names[-50:], *missing])
+    refused = f"daqca: cannot write {path}: File too large\n"
+    done = daqca("snapshot", "-f", "-", "-o", path, "-w", 1, stdin=stdin, file_limit=500)
+    assert done.code == ExitCode.OUTPUT, done
+    assert done.err == "".join(f"daqca: {name}: never found\n" for name in missing) + refused
+    assert re.search(r"^ok +50$", done.out, re.MULTILINE)
+    assert re.search(r"^never found +2$", done.out, re.MULTILINE)
+    assert "saved" not in done.out
+    # For a program: all of it, as without a file.
+    done = daqca("snapshot", "-f", "-", "-o", path, "-w", 1, "--json", stdin=stdin, file_limit=500)
+    assert (done.code, done.err) == (ExitCode.OUTPUT, refused)
+    rows = {row["name"]: row for row in done.json["pvs"]}
+    assert [name for name, row in rows.items() if row["outcome"] != "ok"] == missing
+    record = ioc.database.records[-1]
+    assert rows[record.name]["value"] == record.value
+    # A few are printed with their values.
+    done = daqca("snapshot", f"{ioc.prefix}stringout00001", "-o", path, file_limit=20)
+    assert (done.code, done.err) == (ExitCode.OUTPUT, refused)
+    assert "text 1" in done.out
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_snapshot_without_a_file_prints_a_table_or_json(ioc):
     names = ioc.names[-3:]
     table = daqca("snapshot", *names).out
