@@ -28,7 +28,7 @@ _START = (
 )
 
 
-class CAProcess:
+class WorkerProcess:
     """A worker process.
 
     Parameters

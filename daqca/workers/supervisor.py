@@ -20,7 +20,7 @@ from daqca.errors import WorkerError
 from daqca.workers.asking import State
 from daqca.workers.configuration import HEARTBEAT, Configuration
 from daqca.workers.link import WorkerLink
-from daqca.workers.process import QUIT_PATIENCE, CAProcess
+from daqca.workers.process import QUIT_PATIENCE, WorkerProcess
 
 log = logging.getLogger("daqca.workers")
 
@@ -60,7 +60,7 @@ class Member:
     def __init__(self, number: int, link: WorkerLink):
         self.number = number
         self.link = link
-        self.process: CAProcess | None = None
+        self.process: WorkerProcess | None = None
         self.is_silent = False
         self.started = 0.0
         self.due = 0.0
@@ -133,7 +133,7 @@ class Supervisor:
             self.patience.backlog,
         )
         member.link.expect(configuration.address)
-        member.process = CAProcess(member.number, configuration, self._wake.set)
+        member.process = WorkerProcess(member.number, configuration, self._wake.set)
         member.started = time.monotonic()
 
     def _wait_for(self, member: Member, deadline: float) -> None:
