@@ -271,7 +271,14 @@ class Delivery:
             with self._lock:
                 self._connecting = [other for other in self._connecting if other is not wait]
 
-    def attach(self, target: Subscription | Feed, slots: Slots, mask: int, known: npt.NDArray[np.bool_]) -> None:
+    def attach(
+        self,
+        target: Subscription | Feed,
+        slots: Slots,
+        mask: int,
+        known: npt.NDArray[np.bool_],
+        described: npt.NDArray[np.bool_],
+    ) -> None:
         """Begin to feed a subscription, first with what is known of its channels.
 
         Parameters
@@ -279,6 +286,8 @@ class Delivery:
         known
             Which of its slots are monitored with its mask already, so that no server will send their
             first value again; they get the last value of the table.
+        described
+            The same for their metadata.
         """
         with self._lock:
             self._feeds.add(target)
@@ -294,6 +303,7 @@ class Delivery:
             records["status"] = table.access[connected]
             builder.extend(records)
             self._last_values(builder, slots[known], mask)
+            self._last_metadata(builder, slots[described])
             batch = builder.build()
             if len(batch):
                 self._offer(target, batch.records, batch)
@@ -317,6 +327,13 @@ class Delivery:
         for i in np.flatnonzero(has_block(last)).tolist():
             places["offset"][i], places["length"][i] = builder.store(table.datum(int(have[i]))[2])
         builder.extend(last)
+
+    def _last_metadata(self, builder: BatchBuilder, slots: Slots) -> None:
+        table, now = self._table, time.time_ns()
+        for slot in slots[table.state[slots] == ChannelState.CONNECTED].tolist():
+            if slot in table.metadata:
+                dbr_type, data = table.metadata[slot]
+                builder.rows.append((slot, _PROPERTY, dbr_type, 0, 0, now, builder.store(data), 1, METADATA))
 
     def detach(self, target: Subscription | Feed) -> None:
         """Feed a subscription no more."""

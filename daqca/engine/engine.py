@@ -302,6 +302,7 @@ class Engine(Slotwise):
         names: Sequence[str],
         sink: Sink | Callable[[Batch], Any],
         mask: int = VALUE_AND_ALARM,
+        metadata: bool = False,
     ) -> Subscription:
         """Monitor PVs.
 
@@ -315,9 +316,12 @@ class Engine(Slotwise):
             The slots in its batches are indices into the subscription's names.
         mask
             What to be told of: `daqca.ca.dbr.Mask`.
+        metadata
+            Whether to be told of units, limits and the names of states too, now and whenever they change: PROPERTY
+            events.
         """
         unique = names if isinstance(names, str) else list(dict.fromkeys(names))
-        return self._monitors.subscribe(unique, self.slots(unique), sink, int(mask))
+        return self._monitors.subscribe(unique, self.slots(unique), sink, int(mask), metadata)
 
     def feed(self, sink: Sink) -> Feed:
         """A feed: channels that come and go, for a sink that knows them by the engine's slots (see `slots`)."""
@@ -348,7 +352,7 @@ class Engine(Slotwise):
 
         def subscribe(unique: Sequence[str], recorder: Recorder) -> Subscription:
             self.wait_connected(self.slots(unique), connect_timeout)
-            return self.subscribe(unique, recorder)
+            return self.subscribe(unique, recorder, metadata=True)
 
         return Recording(subscribe, path, names, **options)
 

@@ -33,17 +33,20 @@ class Monitors:
         """By mask: how many want it, by slot."""
 
     def subscribe(
-        self, names: Sequence[str], slots: Slots, sink: Sink | Callable[[Batch], Any], mask: int
+        self, names: Sequence[str], slots: Slots, sink: Sink | Callable[[Batch], Any], mask: int, metadata: bool
     ) -> Subscription:
         """See `Engine.subscribe`."""
         target = sink if hasattr(sink, "deliver") else CallbackSink(sink, self._dispatcher)
-        subscription = Subscription(names, slots, target, mask)
+        subscription = Subscription(names, slots, target, mask, metadata)
         with self._changing:
             new = self._count(slots, mask, 1)
+            described = self._count(slots, METADATA, 1) if metadata else np.ones(len(slots), np.bool_)
             subscription._close = self._unsubscribe
             try:
-                self._delivery.attach(subscription, slots, mask, known=~new)
+                self._delivery.attach(subscription, slots, mask, known=~new, described=~described)
                 self._ask(slots[new], mask)
+                if metadata:
+                    self._ask(slots[described], METADATA)
             except BaseException:
                 subscription.close()
                 raise
@@ -56,12 +59,15 @@ class Monitors:
             subscription._close = None
             self._delivery.detach(subscription)
             self._release(subscription.slots, subscription.mask)
+            if subscription.metadata:
+                self._release(subscription.slots, METADATA)
 
     def join(self, feed: Feed, slots: Slots) -> None:
         """Tell a feed of the connections of these channels, and first of those that are connected."""
         with self._changing, self._engine.lock:
             feed.joined(slots)
-            self._delivery.attach(feed, slots, 0, known=np.zeros(len(slots), np.bool_))
+            nothing = np.zeros(len(slots), np.bool_)
+            self._delivery.attach(feed, slots, 0, known=nothing, described=nothing)
 
     def begin(self, feed: Feed, slots: Slots, mask: int) -> None:
         """Monitor channels for a feed, which does not with this mask yet."""

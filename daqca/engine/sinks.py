@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from daqca.dispatcher import Dispatcher
 from daqca.events import ALL_SLOTS, Batch, Kind, Records, grown, pick
+from daqca.link import METADATA
 
 if TYPE_CHECKING:
     from daqca.engine.monitors import Monitors
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 Slots = npt.NDArray[np.uint32]
 
 # Plain numbers: beside an enum's member NumPy looks for attributes, slowly, and drops a Ctrl-C that comes meanwhile.
-_LOST = int(Kind.LOST)
+_LOST, _PROPERTY = int(Kind.LOST), int(Kind.PROPERTY)
 _TOLD: npt.NDArray[np.bool_] = np.zeros(256, np.bool_)
 """By kind: whether sinks are told such events."""
 _TOLD[[Kind.UPDATE, Kind.CONNECTED, Kind.DISCONNECTED, Kind.ACCESS, Kind.LOST, Kind.REFUSED]] = True
@@ -32,7 +33,8 @@ class Sink(Protocol):
 
         Called on the thread that reads the network, in order, never twice at once: queue it, and neither
         block nor raise, nor call the engine. The records' slots are indices into the subscription's names.
-        What a sink is told: CONNECTED (of channels already connected too), UPDATE, DISCONNECTED, ACCESS, REFUSED, LOST.
+        What a sink is told: CONNECTED (of channels already connected too), UPDATE, DISCONNECTED, ACCESS, REFUSED, LOST;
+        and PROPERTY, if it was subscribed with metadata.
         """
 
 
@@ -204,14 +206,19 @@ class Subscription:
         The PVs, without repetitions; a batch's slots are indices into it.
     mask
         What is told: see `daqca.ca.dbr.Mask`.
+    metadata
+        Whether units, limits and the names of states are told too.
     events
         How many events the sink was given.
     """
 
-    def __init__(self, names: Sequence[str], slots: npt.NDArray[np.uint32], sink: Sink, mask: int):
+    def __init__(
+        self, names: Sequence[str], slots: npt.NDArray[np.uint32], sink: Sink, mask: int, metadata: bool = False
+    ):
         self.names = list(names)
         self.slots = slots
         self.mask = mask
+        self.metadata = metadata
         self.events = 0
         self._sink = sink
         # A wide subscription finds a slot's place in one step, a narrow one is spared the column for it.
@@ -230,6 +237,8 @@ class Subscription:
         places = self._places(slots)
         mine = (places >= 0) & _TOLD[kinds]
         mine &= ~_MONITORED[kinds] | (records["token"] == self.mask)
+        if self.metadata:
+            mine |= (places >= 0) & (kinds == _PROPERTY) & (records["token"] == METADATA)
         everyone = (kinds == _LOST) & (slots == ALL_SLOTS)
         if everyone.any():
             mine |= everyone

@@ -145,7 +145,7 @@ DESCRIPTIONS = {
     "origin": "lost: 0 before the recorder, 1 its queue was full, 2 malformed",
     "native_type": "0 to 6: STRING SHORT FLOAT ENUM CHAR LONG DOUBLE; 255 never connected",
     "native_count": "maximum number of elements",
-    "units": "engineering units, where known",
+    "units": "engineering units, as the IOC told them last; empty: none, or not known",
     "received": "updates that reached the recorder",
     "written": "updates that are in this file",
     "dropped": "updates that reached the recorder and are not in this file",

@@ -44,7 +44,7 @@ class Ledger:
         self.control = 0
         """Events of the events table that were delivered."""
         self.ignored = 0
-        """Delivered events that say nothing to a recording, or nothing at all."""
+        """Delivered events that make no row: metadata, and what says nothing to a recording."""
 
     def count(self, slots: Slots, times: npt.NDArray[np.int64]) -> None:
         """Count updates: slots and timestamps of each, both of shape (k,)."""

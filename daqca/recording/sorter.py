@@ -320,10 +320,15 @@ class Sorter:
 
     def _properties(self, records: Records, mask: Mask, blocks: Blocks) -> None:
         """Keep the units that metadata events tell."""
-        for row in np.flatnonzero(mask).tolist():
-            place = records[row : row + 1].view(EVENT_BLOCK)[0]
-            at = _UNITS_AT.get(int(place["dbr_type"]))
-            block = next((view for start, stop, view in blocks if start <= row < stop), None)
-            if at is not None and block is not None:
-                start = int(place["offset"]) + at
-                self._ledger.units[place["slot"]] = bytes(block[start : start + 8]).split(b"\0", 1)[0]
+        places = records.view(EVENT_BLOCK)
+        slots, types, offsets = records["slot"], records["dbr_type"], places["offset"]
+        units = self._ledger.units
+        for start, stop, block in blocks:
+            first, last = max(start, 0), max(stop, 0)
+            rows = first + np.flatnonzero(mask[first:last])
+            for slot, dbr_type, offset in zip(
+                slots[rows].tolist(), types[rows].tolist(), offsets[rows].tolist(), strict=True
+            ):
+                at = _UNITS_AT.get(dbr_type)
+                # A text or an enum has none; it may have been a number before its IOC was restarted.
+                units[slot] = b"" if at is None else bytes(block[offset + at : offset + at + 8]).split(b"\0", 1)[0]

@@ -34,7 +34,7 @@ class RecordingStats:
     control: int
     """Connection changes, access changes and losses, in the events table."""
     ignored: int
-    """Events of other kinds, which are not recorded."""
+    """Events that make no row: metadata, of which the units are kept, and what says nothing to a recording."""
     late: int
     """Events that came after the stop; not recorded."""
     scalars: int
