@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +12,7 @@ from daqca.cli.codes import ExitCode
 from daqca.cli.options import above_zero, collect_names, open_engine, with_engine, with_json, with_names
 
 if TYPE_CHECKING:
+    from daqca.cli.inbox import Inbox
     from daqca.engine import Engine
     from daqca.events import Batch
     from daqca.reading import Metadata, Reading
@@ -47,22 +47,26 @@ def monitor(
 ) -> int:
     """Print each update of PVs: time, name, value, units, alarm. Ctrl-C ends it.
 
-    The first line of each PV is its value now. Connections, losses and refusals are printed as they happen.
-    Exits with 1 if a PV was not there at the beginning; it is printed when it comes.
+    The first line of each PV is its value now. Connections, losses and refusals are printed as they happen. Where
+    updates come faster than they can be printed for long, some are dropped, and a line says how many. Exits with 1 if
+    an update was lost, or if a PV was not there at the beginning; it is printed when it comes.
     """
+    from daqca.cli.inbox import Inbox
+
     wanted = collect_names(names, files)
     show = _Lines(as_json, as_number)
     with open_engine(workers) as engine:
         first = _first_look(engine, wanted, timeout)
-        inbox = _Inbox()
+        inbox = Inbox()
         with engine.subscribe(wanted, inbox) as subscription:
             deadline = None if duration is None else time.monotonic() + duration
             lines = _Updates(list(subscription.names), first).lines(inbox, deadline)
-            seen = 0
+            seen, is_complete = 0, True
             while seen != count and (line := next(lines, None)) is not None:
                 show(line)
                 seen += line["event"] == "update"
-    return ExitCode.OK if first.ok.all() else ExitCode.MISSING
+                is_complete &= line["event"] != "lost"
+    return ExitCode.OK if first.ok.all() and is_complete else ExitCode.MISSING
 
 
 def _first_look(engine: Engine, names: list[str], timeout: float) -> Snapshot:
@@ -73,26 +77,6 @@ def _first_look(engine: Engine, names: list[str], timeout: float) -> Snapshot:
         first = engine.snapshot(names, timeout=timeout, form="ctrl", progress=progress)
     note_missing(first.missing)
     return first
-
-
-class _Inbox:
-    """The sink: keeps batches until the printing thread has time for them."""
-
-    def __init__(self) -> None:
-        self._queue: SimpleQueue[Batch] = SimpleQueue()
-
-    def deliver(self, batch: Batch) -> None:
-        """Take a batch; called on the thread that reads the network."""
-        self._queue.put(batch)
-
-    def next(self, deadline: float | None) -> Batch | None:
-        """The next batch; None when the deadline has passed."""
-        if deadline is None:
-            return self._queue.get()
-        try:
-            return self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
-        except Empty:
-            return None
 
 
 class _Updates:
@@ -112,13 +96,13 @@ class _Updates:
         self._counts = dict(zip(first.names, first.native_count.tolist(), strict=True))
         self._metadata: dict[str, Metadata | None] = {reading.name: reading.metadata for reading in first}
 
-    def lines(self, inbox: _Inbox, deadline: float | None) -> Iterator[dict[str, Any]]:
+    def lines(self, inbox: Inbox, deadline: float | None) -> Iterator[dict[str, Any]]:
         """A line for each event that comes until the deadline: see `lines_of`."""
         while (batch := inbox.next(deadline)) is not None:
             yield from self.lines_of(batch)
 
     def lines_of(self, batch: Batch) -> Iterator[dict[str, Any]]:
-        """A line for each event: ``event`` and ``name``, and a ``reading`` or a ``text``."""
+        """A line for each event: ``event``, ``name``, and a ``reading`` or a ``text``, of losses a ``count`` too."""
         from daqca.events import ALL_SLOTS, Access, Kind, Reason
 
         for event in batch:
@@ -139,7 +123,8 @@ class _Updates:
                 )
                 yield {"event": "access", "name": name, "text": f"access is now: {words or 'none'}"}
             elif kind == Kind.LOST:
-                yield {"event": "lost", "name": name, "text": f"{event[7]:,} updates were lost"}
+                lost = event[7]
+                yield {"event": "lost", "name": name, "text": f"{lost:,} updates were lost", "count": lost}
             elif kind == Kind.REFUSED:
                 yield {"event": "refused", "name": name, "text": f"the server refuses to be monitored (ECA {status})"}
 
@@ -170,8 +155,7 @@ class _Lines:
 
         reading = line.get("reading")
         if self._as_json:
-            said = row_of(reading) if reading is not None else {"name": line["name"], "text": line["text"]}
-            print_json_line({"event": line["event"], **said})
+            print_json_line(line if reading is None else {"event": line["event"], **row_of(reading)})
         elif reading is None:
             if line["event"] != "connected":
                 note(f"{line['name']}: {line['text']}")

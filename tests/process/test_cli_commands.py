@@ -4,10 +4,13 @@ import json
 import os
 import re
 import signal
+import struct
+import sys
 
 import numpy as np
 import pytest
 from support.cli import ctrl_c, daqca, daqca_running, ended
+from support.recording import eventually
 
 from daqca.cli.codes import ExitCode
 from daqca.outcome import Outcome
@@ -186,6 +189,53 @@ def test_monitor_ends_when_nobody_reads_any_more(ioc):
         process.stdout = None
         done = ended(process)
     assert (done.code, done.err) == (ExitCode.BROKEN_PIPE, "")
+
+
+_SMALL_INBOX = """
+import daqca.cli.inbox, daqca.cli
+daqca.cli.inbox.MAX_EVENTS = 500
+daqca.cli.main()
+"""
+
+
+def test_monitor_counts_what_it_cannot_print(make_ioc):
+    """The output is not read until far more has come than its pipe and what may wait can hold."""
+    ioc = make_ioc(scalars=60, changing=60, rate_hz=50)
+    names = [f"{ioc.prefix}calc{number:05d}" for number in range(1, 21)]
+    command = (sys.executable, "-c", _SMALL_INBOX)
+    with daqca_running("monitor", "--json", *names, command=command, env=ioc.environ) as process:
+        first = json.loads(process.stdout.readline())
+        begin = scans(ioc, names[0])
+        # A line has some 200 bytes: 1 MB of them, where a pipe holds 64 kB.
+        eventually(lambda: scans(ioc, names[0]) > begin + 250, "250 updates of each PV")
+        lines = (json.loads(line) for line in process.stdout)
+        last: dict[str, float] = {}
+        skipped = lost = 0
+        quiet: set[str] = set()
+        while not lost or len(quiet) < len(names):
+            line = next(lines)
+            if line["event"] == "lost":
+                assert (line["name"], line["text"]) == ("all", f"{line['count']:,} updates were lost")
+                lost += line["count"]
+                quiet = set()
+            elif line["event"] == "update":
+                name, value = line["name"], line["value"]
+                skipped += value - last.get(name, value - 1) - 1
+                last[name] = value
+                quiet.add(name)
+        ctrl_c(process)
+        done = ended(process)
+    assert first["event"] == "connected"
+    assert lost > 1000
+    assert skipped == lost
+    assert done.code == 130
+
+
+def scans(ioc, name: str) -> float:
+    """How often a counter has counted, read by another client than daqca's."""
+    answer = ioc.ask(name)
+    assert answer is not None
+    return float(struct.unpack(">d", answer.payload)[0])
 
 
 def test_snapshot_saves_all_and_counts(ioc, tmp_path):

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 COMMAND = (sys.executable, "-m", "daqca.cli")
@@ -64,10 +64,12 @@ def daqca(
 
 
 @contextlib.contextmanager
-def daqca_running(*args: object, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+def daqca_running(
+    *args: object, env: dict[str, str] | None = None, command: Sequence[str] = COMMAND
+) -> Iterator[subprocess.Popen[str]]:
     """Run ``daqca args...`` beside the test; killed at the end if it has not ended."""
     process = subprocess.Popen(
-        [*COMMAND, *map(str, args)],
+        [*command, *map(str, args)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
