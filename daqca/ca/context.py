@@ -195,8 +195,20 @@ class Context(Leading):
             return [names.get(index, "") for index in indices.tolist()]
 
     def set_events(self, on: bool) -> None:
-        """Flow control: have the servers hold back and merge updates, or resume."""
+        """Flow control: have the servers hold back updates, or resume; for a program that wants the latest values only.
+
+        While they are off, a server keeps the latest value of each subscription and tells it when they are on again;
+        what was between is lost, and nobody counts it. Answers come as ever; new subscriptions have no first value.
+        It holds for all circuits, also those to come. daqca itself never turns updates off: see
+        docs/decisions/0008-flow-control.md.
+
+        Raises
+        ------
+        EngineClosedError
+            The context is closed.
+        """
         with self.lock:
+            self._check_open()
             self.shard.set_events(on)
             self._pump()
 

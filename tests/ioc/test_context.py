@@ -173,6 +173,4 @@ def test_counters_tell_what_was_received(context: Context, told: Told, ioc: SimI
     assert stats["bytes_received"] == 16 + 100 * 32
     assert stats["events"] == len(told.rows) == 100
     assert stats["searches_sent"] >= stats["searches_answered"] >= 1
-    context.set_events(False)
-    context.set_events(True)
     assert context.hosts(np.arange(100, dtype=np.uint32)) == [f"127.0.0.1:{ioc.server_port}"] * 100
