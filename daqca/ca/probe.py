@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import selectors
 import socket
-import struct
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,10 +18,10 @@ from daqca.ca.protocol import (
     HEADER_SIZE,
     MAX_DATAGRAM,
     MINOR_VERSION,
-    SENDER_ADDRESS,
     Command,
     SearchReply,
     message,
+    server_address,
     text_message,
     unpack_header,
 )
@@ -227,7 +226,9 @@ class _UDPSearch:
             if command == Command.VERSION and data_type == 1 and p1 < len(self._sent):
                 asked = self._sent[p1]
             elif command == Command.SEARCH and cid < len(self._names):
-                answer = _answer(self._names[cid], data_type, p1, payload, sender, now - asked)
+                version = int.from_bytes(payload[:2], "big")
+                server = server_address(p1, data_type, sender, version)
+                answer = Answer(self._names[cid], server, now - asked, version)
                 if all((other.name, other.server) != (answer.name, answer.server) for other in self.place.answers):
                     self.place.answers.append(answer)
 
@@ -288,8 +289,9 @@ def _ask_by_tcp(place: Place, names: Sequence[str], timeout: float) -> None:
                         place.denied.add(names[cid])
                     else:
                         delay = time.monotonic() - start
-                        answer = _answer(names[cid], data_type, p1, payload, place.address[0], delay)
-                        place.answers.append(answer)
+                        server = server_address(p1, data_type, place.address[0])
+                        version = int.from_bytes(payload[:2], "big")
+                        place.answers.append(Answer(names[cid], server, delay, version))
     except TimeoutError:
         if not place.is_alive:
             place.problem = "it does not answer in time"
@@ -317,10 +319,3 @@ def _messages(data: bytes) -> Iterator[tuple[int, int, int, int, bytes]]:
             return
         yield command, data_type, p1, p2, data[HEADER_SIZE : HEADER_SIZE + size]
         data = data[HEADER_SIZE + size :]
-
-
-def _answer(name: str, port: int, ip: int, payload: bytes, sender: str, delay: float) -> Answer:
-    # Some servers write 0 where 0xFFFFFFFF means the sender.
-    host = sender if ip in (0, SENDER_ADDRESS) else socket.inet_ntoa(struct.pack(">I", ip))
-    minor_version = struct.unpack_from(">H", payload)[0] if len(payload) >= 2 else 0
-    return Answer(name, (host, port), delay, minor_version)

@@ -26,6 +26,8 @@ MAX_PAYLOAD = 1 << 30
 
 SENDER_ADDRESS = 0xFFFFFFFF
 """As a server's address in a search reply: the address the reply came from."""
+TELLS_ADDRESS = 8
+"""Minor version since which a search reply tells the server's address; before, something else is in its place."""
 
 HEADER = np.dtype(
     [("command", ">u2"), ("size", ">u2"), ("data_type", ">u2"), ("count", ">u2"), ("p1", ">u4"), ("p2", ">u4")]
@@ -75,6 +77,23 @@ class SearchReply(IntEnum):
 
     DONT_REPLY = 5
     DO_REPLY = 10
+
+
+def server_address(ip: int, port: int, sender: str, minor_version: int = MINOR_VERSION) -> tuple[str, int]:
+    """Where the circuits of a server go that has answered a search.
+
+    Parameters
+    ----------
+    ip, port
+        Parameter 1 and data type of the reply. An `ip` of 0 means the sender too: with some servers, and in beacons.
+    sender
+        The IPv4 address that the reply came from.
+    minor_version
+        What the reply says by UDP (see `TELLS_ADDRESS`), 0 if nothing; who answers by TCP is of 4.12 or newer.
+    """
+    if minor_version < TELLS_ADDRESS or ip in (0, SENDER_ADDRESS):
+        return sender, port
+    return ".".join(map(str, ip.to_bytes(4, "big"))), port
 
 
 def padded(size: int) -> int:

@@ -331,8 +331,7 @@ class Replies(Requester):
 
     def _found(self, port: int, version: int, ip: int, cid: int) -> None:
         """A name server knows a channel's server."""
-        host = self.address[0] if ip == protocol.SENDER_ADDRESS else ".".join(map(str, ip.to_bytes(4, "big")))
-        self.found.append((cid, (host, port), version))
+        self.found.append((cid, protocol.server_address(ip, port, self.address[0]), version))
 
     def _mine(self, cids: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
         """Which client ids are channels on this circuit."""

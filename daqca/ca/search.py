@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from daqca.ca import protocol
 from daqca.ca.channels import Channels, Slots, State
-from daqca.ca.protocol import Command
+from daqca.ca.protocol import Command, server_address
 from daqca.events import different
 
 FIRST_WAIT = 0.03
@@ -229,15 +229,17 @@ class Searcher:
 
     def _found(self, messages: npt.NDArray[np.void], sender: tuple[str, int]) -> list[Found]:
         slots = messages["p2"].astype(np.uint32)
-        ips, ports = messages["p1"], messages["data_type"]
         known = slots < len(self._channels.names)
-        if (ips == ips[0]).all() and (ports == ports[0]).all():
-            return [Found(slots[known], _address(int(ips[0]), int(ports[0]), sender))]
-        servers = (ips.astype(np.uint64) << np.uint64(16)) | ports
-        return [
-            Found(slots[known & (servers == server)], _address(int(server) >> 16, int(server) & 0xFFFF, sender))
-            for server in different(servers[known])
-        ]
+        ips, ports, versions = messages["p1"], messages["data_type"], messages["minor_version"]
+        if (ips == ips[0]).all() and (ports == ports[0]).all() and (versions == versions[0]).all():
+            return [Found(slots[known], server_address(int(ips[0]), int(ports[0]), sender[0], int(versions[0])))]
+        servers = versions.astype(np.uint64) << np.uint64(48) | ips.astype(np.uint64) << np.uint64(16) | ports
+        found: dict[tuple[str, int], npt.NDArray[np.bool_]] = {}
+        for server in different(servers[known]).tolist():
+            address = server_address(server >> 16 & 0xFFFF_FFFF, server & 0xFFFF, sender[0], server >> 48)
+            here = known & (servers == server)
+            found[address] = found[address] | here if address in found else here
+        return [Found(slots[here], address) for address, here in found.items()]
 
     @property
     def idle(self) -> bool:
@@ -275,9 +277,3 @@ def _search_replies(data: bytes) -> npt.NDArray[np.void] | None:
     messages = np.frombuffer(data, protocol.SEARCH_REPLY)
     uniform = (messages["command"] == _SEARCH) & (messages["size"] == 8)
     return messages if uniform.all() else None
-
-
-def _address(ip: int, port: int, sender: tuple[str, int]) -> tuple[str, int]:
-    if ip == protocol.SENDER_ADDRESS:
-        return sender[0], port
-    return ".".join(map(str, ip.to_bytes(4, "big"))), port

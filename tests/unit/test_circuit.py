@@ -324,7 +324,9 @@ def test_a_name_server_answers_with_one_message_or_many() -> None:
     ip = 0x0A000001
     client.feed_raising(circuit, wire.tcp_search_reply(0, 5064, ip) + wire.message(wire.NOT_FOUND, b"", 10, 0, 1, 1))
     client.feed_raising(circuit, b"".join(wire.tcp_search_reply(i, 5064, ip) for i in range(1, 20)))
-    client.feed_raising(circuit, b"".join(wire.search_reply(i, 5070) for i in range(20, 40)))
+    itself = (0, 0xFFFFFFFF)
+    client.feed_raising(circuit, b"".join(wire.tcp_search_reply(i, 5070, itself[i % 2]) for i in range(20, 30)))
+    client.feed_raising(circuit, b"".join(wire.search_reply(i, 5070, itself[i % 2]) for i in range(30, 40)))
     states = client.shard.channels.state[numbers]
     assert (states == State.CREATING).all()
     assert (client.shard.channels.circuit[numbers[:20]] == client.circuit(("10.0.0.1", 5064)).index).all()

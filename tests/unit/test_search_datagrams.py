@@ -11,6 +11,7 @@ from support import wire
 from support.clients import HOST, SERVER
 from support.search import Network
 
+from daqca.ca.probe import Answer, Place, _UDPSearch
 from daqca.ca.search import FIRST_WAIT, INITIAL_WINDOW, MAX_WINDOW, MIN_WINDOW
 
 # Datagrams
@@ -161,6 +162,41 @@ def test_the_address_is_that_of_the_reply_or_of_its_sender() -> None:
         7, wire.search_reply(2, 5064), wire.search_reply(3, 6000, 0x01020304), wire.search_reply(0, 5064)
     )
     assert sorted(answers(network, mixed)) == [([2, 0], (HOST, 5064)), ([3], ("1.2.3.4", 6000))]
+
+
+@pytest.mark.parametrize(
+    ("ip", "minor_version", "host"),
+    [
+        (0xC0A80102, 13, "192.168.1.2"),
+        (0xC0A80102, 8, "192.168.1.2"),
+        (0xC0A80102, 7, HOST),  # not an address: older servers do not tell theirs
+        (0xC0A80102, 0, HOST),
+        (0xFFFFFFFF, 13, HOST),
+        (0, 13, HOST),
+        (0, 7, HOST),
+    ],
+)
+def test_search_and_probe_take_the_same_address(ip: int, minor_version: int, host: str) -> None:
+    network = Network()
+    network.add(*"AB")
+    reply = wire.replies(None, wire.search_reply(0, 6000, ip, minor_version))
+    assert answers(network, reply) == [([0], (host, 6000))]
+    # Among others, where it goes another way.
+    others = wire.search_reply(1, 5064) + wire.message(wire.NOT_FOUND, b"", 10, 0, 7, 7)
+    assert ([0], (host, 6000)) in answers(network, reply + others)
+    with _UDPSearch(Place(SERVER), "AB") as search:
+        search._sent.append(1.0)
+        search._understand(reply, HOST, 1.25)
+        assert search.place.answers == [Answer("A", (host, 6000), 0.25, minor_version)]
+
+
+def test_replies_that_mean_the_same_server_are_one() -> None:
+    """However each says where it is."""
+    network = Network()
+    network.add(*"ABCD")
+    same = [(0xFFFFFFFF, 13), (0, 13), (0x0A000001, 13), (0xC0A80102, 7)]
+    data = wire.replies(1, *(wire.search_reply(cid, 5064, *told) for cid, told in enumerate(same)))
+    assert answers(network, data) == [([0, 1, 2, 3], (HOST, 5064))]
 
 
 def test_replies_between_other_messages_and_in_odd_sizes() -> None:
