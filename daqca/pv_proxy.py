@@ -13,6 +13,7 @@ from typing import Any
 from daqca.engine.default import default_engine
 from daqca.engine.engine import Engine
 from daqca.proxies import awaiting
+from daqca.proxies.attributes import count_of
 from daqca.proxies.cache import OneOrMore, cache, clear_pvcache, join, name_of  # noqa: F401 - clear_pvcache is handed on
 from daqca.proxies.calling import CallingProxy
 from daqca.proxies.pause import poll
@@ -102,7 +103,7 @@ class PV(CallingProxy):
         if not self.connected:
             return f"<PV '{self.pvname}': not connected>"
         most = self.nelm
-        count = f"{self.count}/{most}" if most > 1 else f"{most}"
+        count = f"{count_of(self, self._known_row())}/{most}" if most > 1 else f"{most}"
         return f"<PV '{self.pvname}', count={count}, type={self.typefull}, access={self.access}>"
 
     # --- the end, and the beginning again -------------------------------------------------------
@@ -220,8 +221,8 @@ def get_pv(
     pvname: str | PV,
     form: str = "time",
     connect: bool = False,
-    context: int | None = None,
     timeout: float | None = 5.0,
+    context: int | None = None,
     connection_callback: Callable[..., Any] | None = None,
     access_callback: Callable[..., Any] | None = None,
     callback: OneOrMore = None,
@@ -237,10 +238,10 @@ def get_pv(
     ----------
     connect
         Whether to wait until it is connected. If it is not within `timeout` seconds, this is logged.
-    context
-        Of no effect: a PV is in an engine.
     timeout
         Seconds to wait; also the ``connection_timeout`` of a new PV (None: `PV` says).
+    context
+        Of no effect: a PV is in an engine.
     connection_callback, access_callback, callback, auto_monitor, monitor_delta
         If there is one: callbacks are added, and called now too if it is connected; it is monitored if it was not.
     verbose, count, kws

@@ -5,7 +5,7 @@ They are all read through `Attributes._getarg`, which a subclass may replace.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from daqca.dbr import CTRL_STRING, TIME_STRING, Name
@@ -13,7 +13,7 @@ from daqca.events import Access
 from daqca.reading import UNKNOWN_TYPE, severity_name, status_name
 
 if TYPE_CHECKING:
-    from daqca.proxies.channel import ChannelProxy
+    from daqca.proxies.channel import ChannelProxy, Row
 
 LIMITS = (
     "upper_disp_limit",
@@ -25,6 +25,8 @@ LIMITS = (
     "upper_ctrl_limit",
     "lower_ctrl_limit",
 )
+_OF_CONNECTION = frozenset(("host", "count", "access", "read_access", "write_access"))
+"""What a PV that never connected waits for the connection to tell, as the manual's PyEpics does."""
 ACCESS_NAMES = ("no access", "read-only", "write-only", "read/write")
 
 
@@ -36,12 +38,19 @@ class Attributes:
     def _getarg(self, arg: str) -> Any:
         """The value of an attribute: the one way by which all properties are read."""
         pv: Any = self
+        if arg in _OF_CONNECTION and native_type(pv) is None:
+            pv.wait_for_connection()
         return FIELDS[arg](pv)
 
     @property
     def _args(self) -> Arguments:
+        """What is known now, by the names of callbacks' keywords."""
         pv: Any = self
         return Arguments(pv)
+
+    @_args.setter
+    def _args(self, known: Mapping[str, Any]) -> None:
+        self._args.update(known)
 
     @property
     def char_value(self) -> str:
@@ -110,7 +119,7 @@ class Attributes:
 
     @property
     def count(self) -> int | None:
-        """How many elements the value has (NORD of a waveform); None if it never connected."""
+        """How many elements the value has (NORD of a waveform); None if it does not connect."""
         return self._getarg("count")  # type: ignore[no-any-return]
 
     @property
@@ -120,17 +129,17 @@ class Attributes:
 
     @property
     def read_access(self) -> bool | None:
-        """Whether we may read it; None if it never connected."""
+        """Whether we may read it; None if it does not connect."""
         return self._getarg("read_access")  # type: ignore[no-any-return]
 
     @property
     def write_access(self) -> bool | None:
-        """Whether we may write it; None if it never connected."""
+        """Whether we may write it; None if it does not connect."""
         return self._getarg("write_access")  # type: ignore[no-any-return]
 
     @property
     def access(self) -> str:
-        """``"read/write"``, ``"read-only"``, ``"write-only"`` or ``"no access"``; ``"unknown"`` if never connected."""
+        """``"read/write"``, ``"read-only"``, ``"write-only"`` or ``"no access"``; ``"unknown"`` without connection."""
         return self._getarg("access")  # type: ignore[no-any-return]
 
     @property
@@ -246,12 +255,16 @@ def _host(pv: ChannelProxy) -> str | None:
     return pv.engine.channels([pv.pvname])[0].host or None
 
 
-def _count(pv: ChannelProxy) -> int | None:
+def count_of(pv: ChannelProxy, row: Row | None) -> int | None:
+    """How many elements a row has, or, if there is none, may have."""
     most = nelm(pv)
     if most <= 1:
         return None if most < 0 else most
-    row = pv._known_row()
     return min(most if row is None else row[7], pv._user_max_count or most)
+
+
+def _count(pv: ChannelProxy) -> int | None:
+    return count_of(pv, pv._sure_row())
 
 
 def _of_row(place: int) -> Callable[[ChannelProxy], Any]:
@@ -322,6 +335,17 @@ class Arguments(MutableMapping[str, Any]):
 
     def __delitem__(self, name: str) -> None:
         self._pv._more_args = {other: value for other, value in self._pv._more_args.items() if other != name}
+
+    def clear(self) -> None:
+        """Forget what a program has set; what the PV keeps itself stays."""
+        self._pv._more_args = {}
+
+    def popitem(self) -> tuple[str, Any]:
+        """Take away what a program has set last, if it has set anything."""
+        more = dict(self._pv._more_args)
+        item = more.popitem()
+        self._pv._more_args = more
+        return item
 
     def __iter__(self) -> Iterator[str]:
         return iter({**self._pv._known_arguments(), **self._pv._more_args})

@@ -28,14 +28,13 @@ from daqca.link import CTRL
 from daqca.operations import One
 from daqca.outcome import Outcome
 from daqca.proxies.attributes import LIMITS, native_type
+from daqca.proxies.pause import left
 from daqca.reading import Metadata, Reading
 
 if TYPE_CHECKING:
     from daqca.pv_proxy import PV
 
 log = logging.getLogger("daqca.pv")
-
-MOMENT = 0.01
 
 _OUTCOMES: tuple[tuple[type[ChannelError], Outcome], ...] = (
     (PVNotFoundError, Outcome.NEVER_FOUND),
@@ -109,17 +108,12 @@ def read(pv: PV, timeout: float, fresh: bool) -> Reading:
     deadline = time.monotonic() + timeout
     if not pv.wait_for_connection(timeout):
         return _failed(pv, absent(pv, "get"))
-    pv._metadata(_left(deadline))
+    pv._metadata(left(deadline))
     found = None if fresh else _monitored(pv)
     if found is not None:
         return found
     serial = pv._table.doubts.serial(pv._slot)
-    return _taken(pv, pv.engine.ask(pv._slot, _left(deadline)), serial)
-
-
-def _left(deadline: float) -> float:
-    """Seconds until then; a moment, if it is over: what is there already is still taken."""
-    return max(deadline - time.monotonic(), MOMENT)
+    return _taken(pv, pv.engine.ask(pv._slot, left(deadline)), serial)
 
 
 # --- asyncio ------------------------------------------------------------------------------------
@@ -203,14 +197,14 @@ async def aget(pv: PV, timeout: float, fresh: bool) -> Reading:
     deadline = time.monotonic() + timeout
     if not await connect(pv, timeout):
         return _failed(pv, absent(pv, "get"))
-    await _metadata(pv, _left(deadline))
+    await _metadata(pv, left(deadline))
     found = None if fresh else _monitored(pv)
     if found is not None:
         return found
     serial = pv._table.doubts.serial(pv._slot)
     operation = _Told()
     pv.engine.begin_ask(pv._slot, operation)
-    await _ask(pv, operation, _left(deadline))
+    await _ask(pv, operation, left(deadline))
     return _taken(pv, operation, serial)
 
 
@@ -226,7 +220,7 @@ async def aput(pv: PV, value: Any, wait: bool, timeout: float) -> None:
         return
     operation = _Told()
     pv.engine.write(pv._slot, encoded, operation)
-    await _ask(pv, operation, _left(deadline))
+    await _ask(pv, operation, left(deadline))
     if not pv.was_written(operation):
         raise pv.engine.error(pv.pvname, pv._slot, "put", operation.row)
 
@@ -250,7 +244,7 @@ class Updates(AsyncIterator[Reading]):
         self._future: asyncio.Future[None] | None = None
         self._has_begun = self._has_ended = False
         self._index = object()
-        self._makes_monitored = False
+        self._before: tuple[bool | int | None, ...] = ()  # `auto_monitor`, if it is changed for this
         # The PV does not keep alive what an ``async for`` that was left has left behind.
         self._update = _weakly(weakref.WeakMethod(self._updated))
         self._connection = _weakly(weakref.WeakMethod(self._changed))
@@ -278,8 +272,8 @@ class Updates(AsyncIterator[Reading]):
         pv, watch = self._pv, self._pv._watch
         pv._begun()
         watch.endings.add(self)
-        if pv.auto_monitor is not None and not pv.auto_monitor:
-            self._makes_monitored, pv.auto_monitor = True, True
+        if not (pv._wants_monitor() if pv._if_short else pv._mask):  # or nobody knows yet how long it is
+            self._before, pv.auto_monitor = (pv._auto_monitor,), True
         pv.connection_callbacks.append(self._connection)
         pv.add_callback(self._update, index=self._index, with_ctrlvars=False)
         with pv.engine.lock:
@@ -332,17 +326,17 @@ class Updates(AsyncIterator[Reading]):
         self.end()
         self._waiting.clear()
         if self._loop is not None:
-            _forget(self._pv, self._index, self._connection, self._makes_monitored)
+            _forget(self._pv, self._index, self._connection, self._before)
 
     def __del__(self) -> None:
         if self._loop is not None and not self._has_ended:
-            end = partial(_forget, self._pv, self._index, self._connection, self._makes_monitored)
+            end = partial(_forget, self._pv, self._index, self._connection, self._before)
             self._pv._watch.callbacks.call(end)
 
 
-def _forget(pv: PV, index: Any, connection: Callable[..., None], was_made_monitored: bool) -> None:
-    if was_made_monitored and not pv.engine.is_closed:
-        pv.auto_monitor = False
+def _forget(pv: PV, index: Any, connection: Callable[..., None], before: tuple[bool | int | None, ...]) -> None:
+    if before and not pv.engine.is_closed:
+        pv.auto_monitor = before[0]
     pv.remove_callback(index)
     if connection in pv.connection_callbacks:
         pv.connection_callbacks.remove(connection)

@@ -29,6 +29,7 @@ from daqca.link import CTRL, METADATA
 from daqca.operations import One
 from daqca.proxies.attributes import FIELDS, Attributes, native_type, nelm
 from daqca.proxies.masks import mask_of
+from daqca.proxies.pause import left
 from daqca.proxies.texts import value_text
 from daqca.proxies.watch import watch_of
 from daqca.reading import decode_text
@@ -128,9 +129,7 @@ class ChannelProxy(Attributes):
         self.engine.wait_connected(slots, self.connection_timeout if timeout is None else timeout)
         return self.connected
 
-    def connect(self, timeout: float | None = None) -> bool:
-        """`wait_for_connection`."""
-        return self.wait_for_connection(timeout)
+    connect = wait_for_connection
 
     @property
     def chid(self) -> Any:
@@ -284,9 +283,13 @@ class ChannelProxy(Attributes):
         if not self.wait_for_connection(timeout):
             self._say("get")
             return None
-        row = self._row(use_monitor, timeout)
+        limit = 1.0 + math.log10(max(1, nelm(self))) if timeout is None else timeout
+        deadline = time.monotonic() + limit
+        row = self._row(use_monitor, limit)
         if row is not None and (with_ctrlvars or (as_string and native_type(self) in _WITH_METADATA)):
-            self._metadata()
+            self._metadata(left(deadline))
+            if self._slot not in self._table.metadata:
+                log.warning("get(%r): precision, units and states did not come within %.3g s", self.pvname, limit)
         return row
 
     def _shown(self, value: Any, count: int | None, as_string: bool, as_numpy: bool) -> Any:
@@ -298,11 +301,10 @@ class ChannelProxy(Attributes):
             return self._text(value, self._known_metadata(), is_text=True)
         return value.tolist() if is_array and not (as_numpy and ca.HAS_NUMPY) else value
 
-    def _row(self, use_monitor: bool, timeout: float | None) -> Row | None:
+    def _row(self, use_monitor: bool, limit: float) -> Row | None:
         """The last value, or the server's answer, as a row with the value as its user gets it; None: lost."""
         slot, doubts = self._slot, self._table.doubts
         monitored, serial = self._is_monitored(), doubts.serial(slot)
-        limit = 1.0 + math.log10(max(1, nelm(self))) if timeout is None else timeout
         deadline = time.monotonic() + limit
         is_trusted = use_monitor and monitored and serial is None
         if is_trusted and (row := self._watch.wishes.value(slot, limit)) is not None:
@@ -335,8 +337,14 @@ class ChannelProxy(Attributes):
         row = self.engine.last(self._begun()) if self._is_monitored() else None
         return row if row is not None or self._kept is None else self._kept[0]
 
+    def _sure_row(self) -> Row | None:
+        """`_known_row`; but what a put that was confirmed has put in doubt is asked for."""
+        if self.connected and self._is_monitored() and self._slot in self._table.doubts.slots:
+            self.get()
+        return self._known_row()
+
     def _some_row(self) -> Row | None:
-        row = self._known_row()
+        row = self._sure_row()
         if row is None:
             self.get()
             row = self._known_row()
@@ -408,9 +416,6 @@ class ChannelProxy(Attributes):
         found = self._table.metadata.get(self._slot)
         return {} if found is None else known_of(Raw(found[0], 1, None, found[1], 0, 0, 0))
 
-    def _ask_metadata(self, timeout: float) -> tuple[int, bytes] | None:
-        return self.take_metadata(self.engine.ask(self._slot, timeout, CTRL, 1))
-
     def take_metadata(self, operation: One) -> tuple[int, bytes] | None:
         """The metadata that were asked for, if they came; from now on they are known."""
         row, batch = operation.row, operation.batch
@@ -433,7 +438,7 @@ class ChannelProxy(Attributes):
             self._say("get_ctrlvars")
             return None
         self._want_metadata()
-        found = self._ask_metadata(timeout)
+        found = self.take_metadata(self.engine.ask(self._slot, timeout, CTRL, 1))
         if found is None:
             if warn:
                 log.warning("get_ctrlvars(%r): no answer within %.3g s", self.pvname, timeout)
@@ -445,10 +450,8 @@ class ChannelProxy(Attributes):
         if not self.wait_for_connection():
             self._say("get_timevars")
             return None
-        row = self._row(use_monitor=False, timeout=timeout)
+        row = self._row(use_monitor=False, limit=timeout)
         return None if row is None else {"status": row[3], "severity": row[4], **time_fields(row[5])}
-
-    # --- what is known, together ----------------------------------------------------------------
 
     def _make_base(self) -> dict[str, Any]:
         """What callbacks are given, but for what comes with each update."""
@@ -485,8 +488,7 @@ class ChannelProxy(Attributes):
         return dict(self._make_base()) if row is None or slot < 0 else self._arguments(row)
 
     def _text(self, value: Any, known: Mapping[str, Any], is_text: bool = False) -> str:
-        is_array = isinstance(value, (np.ndarray, list))
-        native = native_type(self)
+        is_array, native = isinstance(value, (np.ndarray, list)), native_type(self)
         short = is_text or (is_array and nelm(self) < ca.AUTOMONITOR_MAXLENGTH)
         type_name = FIELDS["typefull"](self) if is_array else ""
         return value_text(value, _STRING if native is None else native, type_name, is_array, short, known)

@@ -1,10 +1,13 @@
-"""A pause in which events are taken in: what scripts for Channel Access call `poll`."""
+"""Time that is given: a pause in which events are taken in, and what is left until a deadline."""
 
 from __future__ import annotations
 
 import time
 
 import daqca.ca as ca
+
+MOMENT = 0.01
+"""Seconds in which what is there already is still taken."""
 
 
 def poll(evt: float = 1e-5, iot: float = 1.0) -> None:
@@ -17,3 +20,8 @@ def poll(evt: float = 1e-5, iot: float = 1.0) -> None:
         time.sleep(evt)
     else:
         ca.poll(evt, iot)
+
+
+def left(deadline: float) -> float:
+    """Seconds until a time of `time.monotonic`; a `MOMENT`, if it is over."""
+    return max(deadline - time.monotonic(), MOMENT)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from support.access import AccessIOC
 from support.ca_records import Records
@@ -429,3 +430,26 @@ def test_updates_of_a_pv_that_is_not_monitored(engine: Engine, records: Records)
     assert others == [first + 1, first + 2]
     assert pv.auto_monitor is False
     assert pv.auto_monitor_mask is None
+
+
+@pytest.mark.parametrize("is_connected", [False, True])
+def test_updates_of_a_large_array(engine: Engine, records: Records, is_connected: bool):
+    """It is monitored only for them, also if its length is not known yet when they begin."""
+    pv = PV(records("large"))
+    if is_connected:
+        assert pv.wait_for_connection(20)
+
+    async def main() -> list[int]:
+        updates = pv.updates()
+        found = []
+        async for reading in updates:
+            found.append(len(reading.value))
+            if len(found) == 2:
+                break
+            await pv.aput(np.arange(3.0))
+        await updates.aclose()
+        return found
+
+    assert asyncio.run(asyncio.wait_for(main(), 20))[1] == 3
+    assert pv._auto_monitor is None
+    assert pv.auto_monitor is False

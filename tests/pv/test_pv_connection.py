@@ -300,6 +300,33 @@ def test_a_server_that_falls_silent(
     assert pv.get() == 6
 
 
+def test_a_server_that_is_silent_when_the_text_is_wanted(
+    make_ioc: IOCFactory, point_at: PointAt, make_engine: MakeEngine, caplog: Any
+):
+    """The value is there, its units or states are not: nothing waits beyond the timeout, and it is said."""
+    prefix = random_prefix()
+    ioc = make_ioc(f'''record(ao, "{prefix}a") {{ field(PINI, YES) field(VAL, 5) field(PREC, 2) }}
+record(mbbo, "{prefix}e") {{ field(PINI, YES) field(VAL, 1) field(ONST, "on") }}''')
+    point_at(ioc)
+    pvs = [make_engine().pv(prefix + name) for name in "ae"]
+    assert [pv.get(timeout=20) for pv in pvs] == [5, 1]
+    for pv in pvs:
+        eventually(lambda pv=pv: pv._watch.wishes.was_told(pv._slot), "its monitor")
+    ioc.suspend()
+    for pv, options in (
+        (pvs[0], {"as_string": True}),
+        (pvs[1], {"as_string": True}),
+        (pvs[0], {"with_ctrlvars": True}),
+    ):
+        caplog.clear()
+        begin = time.monotonic()
+        assert pv.get(timeout=0.1, **options) is not None
+        assert time.monotonic() - begin < 0.8  # a second is what precision and units get when no time is said
+        assert len(lines(caplog, pv.pvname)) == 1
+    ioc.resume()
+    assert [pv.get(as_string=True, timeout=20) for pv in pvs] == ["5.00", "on"]
+
+
 @pytest.mark.parametrize("make_engine", [2], indirect=True, ids=["workers"])
 def test_a_worker_that_is_killed(own_engine: Engine, own_records: Records, caplog: Any):
     names = [own_records(name) for name in ("double", "long", "enum", "free", "count", "string")]

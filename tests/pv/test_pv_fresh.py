@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -53,6 +54,22 @@ def test_a_put_that_was_waited_for_is_seen(engine: Engine, records: Records):
     finally:
         stop.set()
         thread.join()
+
+
+def test_what_stands_beside_the_value_is_as_new(engine: Engine, records: Records):
+    """Alarm, time and count are those of the value that was put, or of a later one."""
+    pv, array = made(records("alarmed")), made(records("doubles"))
+    for number in range(101):
+        begin = time.time()
+        high = number % 2 == 0
+        pv.put(1 if high else 95, wait=True)
+        assert pv.timestamp >= begin - 0.001  # type: ignore[operator]
+        pv.put(95 if high else 1, wait=True)
+        assert (pv.severity, pv.status) == ((2, 3) if high else (0, 0)), number
+        assert pv.timestamp >= begin - 0.001  # type: ignore[operator]
+        elements = 1 + number % 8
+        array.put(np.arange(float(elements)), wait=True)
+        assert array.count == elements
 
 
 def others(first: PV) -> tuple[PV, PV]:

@@ -329,7 +329,7 @@ def test_callbacks(engine: Engine, records: Records):
 
     for wait in (True, False):
         pv.put(5, wait=wait, callback=raises)
-        pv.put(6, wait=wait, callback=lambda pvname, data: only_the_name(pvname))
+        pv.put(6, wait=wait, callback=only_the_name)
     eventually(lambda: only == [name, name], "the calls")
 
 

@@ -14,6 +14,7 @@ from support.background import Background
 from support.ca_records import LIMITS, STATES, Records
 from support.calls import Calls
 from support.engines import MakeEngine
+from support.pvs import made
 from support.recording import eventually
 
 from daqca import Engine
@@ -220,3 +221,28 @@ def test_wait_for_ends_with_the_engine(engine: Engine, records: Records):
     engine.close()
     assert waiting.join().took < 20
     assert not waiting.result
+
+
+def test_what_the_connection_tells_is_waited_for(engine: Engine, records: Records):
+    """By a PV that never connected."""
+    assert PV(records("double")).host == engine.channels([records("double")])[0].host != ""
+    assert PV(records("doubles")).count == 8
+    assert PV(records("long")).access == "read/write"
+    assert PV(records("enum")).read_access is True
+    assert PV(records("string")).write_access is True
+
+
+def test_what_a_program_sets_beside_what_is_known(engine: Engine, records: Records):
+    pv = made(records("long"))
+    value = pv.get()
+    pv._args["mine"] = 1
+    pv._args = {"yours": 2, "value": "no"}
+    assert (pv._args["mine"], pv._args["yours"], pv._args["value"]) == (1, 2, value)
+    assert pv._args.popitem() == ("yours", 2)
+    with pytest.raises(KeyError):
+        pv._args["yours"]
+    pv._args.clear()
+    assert "mine" not in pv._args
+    assert pv._args["pvname"] == pv.pvname
+    with pytest.raises(KeyError):
+        pv._args.popitem()

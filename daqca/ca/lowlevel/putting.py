@@ -305,13 +305,13 @@ def arguments(callback: PutCallback, data: Any, status: int | None) -> dict[str,
     """The keywords that a put's callback is given beside ``pvname``: see `put`."""
     given: dict[str, Any] = {"data": data}
     more: dict[str, Any] = {} if status is None or status == ECA.NORMAL else {"status": int(status)}
-    if more or isinstance(data, dict):
+    if more or data is None or isinstance(data, dict):
         names, takes_all = _parameters(callback)
         if isinstance(data, dict):  # PyEpics gives what is in it
             more = {**{name: item for name, item in data.items() if isinstance(name, str)}, **more}
             given["data"] = data.get("data", data)
-            if "data" not in names and not takes_all:
-                given = {}
+        if (data is None or isinstance(data, dict)) and "data" not in names and not takes_all:
+            given = {}
         given.update({name: more[name] for name in more.keys() - {"pvname", "data"} if takes_all or name in names})
     return given
 
