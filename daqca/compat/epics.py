@@ -11,14 +11,19 @@ import daqca.ca as ca
 import daqca.dbr as dbr
 from daqca.compat import pv, utils
 from daqca.compat.finder import CLASSES, MODULES, missing
-from daqca.functions import caget, caget_many, cainfo, camonitor, camonitor_clear, caput, poll
+from daqca.functions import caget as _caget
+from daqca.functions import caget_many, cainfo, camonitor, camonitor_clear, caput, poll
 from daqca.functions import caput_many as _caput_many
+from daqca.proxies.cache import cache
 
 pv.replace()
 PV = pv.PV
 get_pv = pv.get_pv
 
 NO_ALARM, MINOR_ALARM, MAJOR_ALARM, INVALID_ALARM = range(4)
+
+_PVmonitors_ = cache.monitored
+"""By name: the PVs that `camonitor` watches."""
 
 # The release of PyEpics whose names are here, for programs that ask for a minimum, and what it really is.
 __version__ = f"3.5.10.0+daqca.{daqca.__version__}"
@@ -44,6 +49,19 @@ __all__ = [
     "utils",
     *(name for name, module in CLASSES.items() if MODULES[module] is not None),
 ]
+
+
+def caget(
+    pvname: str,
+    as_string: bool = False,
+    count: int | None = None,
+    as_numpy: bool = True,
+    use_monitor: bool = False,
+    timeout: float | None = 5.0,
+    connection_timeout: float | None = 5.0,
+) -> Any:
+    """`daqca.caget`, its arguments in the order of PyEpics 3.5."""
+    return _caget(pvname, as_string, count, as_numpy, timeout, use_monitor, connection_timeout)
 
 
 def caput_many(

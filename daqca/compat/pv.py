@@ -14,8 +14,7 @@ import daqca.ca as ca
 import daqca.dbr as dbr
 from daqca import pv_proxy
 from daqca.engine import Engine
-from daqca.proxies.cache import Cache, cache, clear_pvcache
-from daqca.pv_proxy import fmt_time, get_pv
+from daqca.proxies.cache import Cache, OneOrMore, cache, clear_pvcache
 
 __all__ = ["PV", "ca", "clear_pvcache", "dbr", "fmt_time", "get_pv"]
 
@@ -112,6 +111,34 @@ class PV(pv_proxy.PV):
     @context.setter
     def context(self, context: int | None) -> None:
         self._given_context = context
+
+
+def get_pv(
+    pvname: str | pv_proxy.PV,
+    form: str = "time",
+    connect: bool = False,
+    context: int | None = None,
+    timeout: float | None = 5.0,
+    connection_callback: Callable[..., Any] | None = None,
+    access_callback: Callable[..., Any] | None = None,
+    callback: OneOrMore = None,
+    verbose: bool = False,
+    count: int | None = None,
+    auto_monitor: bool | int | None = None,
+    monitor_delta: float | None = None,
+    **kws: Any,
+) -> pv_proxy.PV:
+    """`daqca.get_pv`, its arguments in the order of PyEpics 3.5."""
+    return pv_proxy.get_pv(
+        pvname, form=form, connect=connect, timeout=timeout, context=context, connection_callback=connection_callback,
+        access_callback=access_callback, callback=callback, verbose=verbose, count=count, auto_monitor=auto_monitor,
+        monitor_delta=monitor_delta, **kws,
+    )  # fmt: skip
+
+
+def fmt_time(tstamp: float | None = None) -> str:
+    """A time in seconds since 1970 as text, local; None: now."""
+    return pv_proxy.fmt_time(tstamp)
 
 
 def _ensure_context(func: Callable[..., Any]) -> Callable[..., Any]:

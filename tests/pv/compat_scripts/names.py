@@ -99,4 +99,15 @@ epics.poll(1e-3, 1.0)
 logging.getLogger("daqca").setLevel("ERROR")  # it says what is missing
 assert epics.caput_many([P + "free", P + "none"], [1.5, 2], wait="all", connection_timeout=0.2) == [1, -1]
 assert epics.caget_many([P + "free", P + "long"]) == [1.5, 7]
+assert epics.caget(P + "double", False, None, True, False) == double.get()
+assert epics.caget(P + "double", True, None, True, True, 20.0, 20.0) == double.char_value
+assert epics.get_pv(P + "enum", "time", True, None, 20.0).connection_timeout == 20.0
+lines = []
+epics.camonitor(P + "free", lines.append)
+assert list(epics._PVmonitors_) == [P + "free"]
+assert epics._PVmonitors_[P + "free"] is epics.get_pv(P + "free")
+assert epics.caput(P + "free", 2.5, wait=True) == 1
+mode.until(lambda: lines, "a line")
+epics.camonitor_clear(P + "free")
+assert epics._PVmonitors_ == {}
 print("all as said")
