@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from daqca.engine.slotwise import Slotwise
 from daqca.engine.snapshots import Partial, Taking
 from daqca.engine.table import ChannelState, Table
 from daqca.engine.waits import Progress
+from daqca.errors import ConfigurationError
 from daqca.events import Batch
 from daqca.link import Link
 from daqca.reading import Reading
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 Slots = npt.NDArray[np.uint32]
 VALUE_AND_ALARM = Mask.VALUE | Mask.ALARM
+MAX_WORKERS = 255
+"""The number of a channel's worker is one byte."""
 
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
@@ -53,15 +56,15 @@ class Engine(Slotwise):
     Parameters
     ----------
     workers
-        0: Channel Access is spoken in this process. N: by N worker processes, which spare this process
-        the decoding.
+        0: Channel Access is spoken in this process. N: by N worker processes, 255 at most, which spare this
+        process the decoding.
     settings
         Where to search and how long to wait; by default from the ``EPICS_CA_*`` environment.
 
     Raises
     ------
     ConfigurationError
-        The environment makes no sense.
+        The environment or the number of workers makes no sense.
     WorkerError
         A worker did not start.
 
@@ -72,6 +75,10 @@ class Engine(Slotwise):
     """
 
     def __init__(self, workers: int = 0, *, settings: Settings | None = None):
+        if not isinstance(workers, int | np.integer) or not 0 <= workers <= MAX_WORKERS:
+            raise ConfigurationError(
+                f"workers={workers!r}: expected a number from 0 (none: in this process) to {MAX_WORKERS}"
+            )
         self.workers = workers
         self.is_closed = False
         self._is_forked = False
@@ -110,7 +117,7 @@ class Engine(Slotwise):
 
     # --- names and channels ---------------------------------------------------------------------
 
-    def slots(self, names: Sequence[str]) -> Slots:
+    def slots(self, names: Iterable[str]) -> Slots:
         """The engine's slots of these names, shape (n,); new names are searched from now on.
 
         Raises
@@ -122,9 +129,7 @@ class Engine(Slotwise):
         ConfigurationError
             A name that none can have.
         """
-        if isinstance(names, str):
-            raise TypeError(f"expected a list of names, got the text {names!r}; for one PV say [{names!r}]")
-        names = names if isinstance(names, list) else list(names)
+        names = listed(names)
         self.check_open()
         last_names, last_slots = self._last_names
         if len(names) == len(last_names) and names == last_names:
@@ -161,7 +166,7 @@ class Engine(Slotwise):
         self._slots.update(zip(names, slots.tolist(), strict=True))
 
     def connect(
-        self, names: Sequence[str], timeout: float = 5.0, progress: Progress | None = None
+        self, names: Iterable[str], timeout: float = 5.0, progress: Progress | None = None
     ) -> list[ChannelInfo]:
         """Connect channels, and wait until all are connected or the time is over.
 
@@ -178,12 +183,13 @@ class Engine(Slotwise):
         -------
         What is known of each channel; those not connected say why.
         """
-        slots = self.slots(names)
-        self.wait_connected(slots, timeout, progress)
+        names = listed(names)
+        self.wait_connected(self.slots(names), timeout, progress)
         return self.channels(names)
 
-    def channels(self, names: Sequence[str]) -> list[ChannelInfo]:
+    def channels(self, names: Iterable[str]) -> list[ChannelInfo]:
         """What is known of these channels now, without waiting for any to connect."""
+        names = listed(names)
         slots = self.slots(names)
         return channel_infos(names, slots, self.table, self.hosts(slots))
 
@@ -199,7 +205,7 @@ class Engine(Slotwise):
 
     def snapshot(
         self,
-        names: Sequence[str],
+        names: Iterable[str],
         timeout: float = 5.0,
         form: str = "time",
         fresh: bool = True,
@@ -229,7 +235,7 @@ class Engine(Slotwise):
         """
         if form not in ("time", "ctrl"):
             raise ValueError(f"form={form!r}: a snapshot is of form 'time' or 'ctrl'")
-        return Taking(self, names, form, fresh).run(timeout, progress, partial)
+        return Taking(self, listed(names), form, fresh).run(timeout, progress, partial)
 
     def get(self, name: str, timeout: float = 5.0) -> Reading:
         """Read one PV from its server.
@@ -271,7 +277,7 @@ class Engine(Slotwise):
         put_one(self, name, slot, value, wait, timeout)
 
     def put_many(
-        self, names: Sequence[str], values: Sequence[Any] | npt.NDArray[Any], wait: bool = False, timeout: float = 5.0
+        self, names: Iterable[str], values: Sequence[Any] | npt.NDArray[Any], wait: bool = False, timeout: float = 5.0
     ) -> PutResult:
         """Write many PVs, together; one that cannot be written keeps no other from it.
 
@@ -291,6 +297,7 @@ class Engine(Slotwise):
         -------
         An outcome for each PV.
         """
+        names = listed(names)
         if len(names) != len(values):
             raise ValueError(f"put_many got {len(names)} names, but {len(values)} values")
         return put_many(self, names, self.slots(names), values, wait, timeout)
@@ -447,6 +454,13 @@ class Engine(Slotwise):
         self.dispatcher.forked()
         if self.watch is not None:
             self.watch.forked()
+
+
+def listed(names: Iterable[str]) -> list[str]:
+    """Names as a list, to go through more than once; TypeError for one text."""
+    if isinstance(names, str):
+        raise TypeError(f"expected a list of names, got the text {names!r}; for one PV say [{names!r}]")
+    return names if isinstance(names, list) else list(names)
 
 
 def _forget_engines() -> None:

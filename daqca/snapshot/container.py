@@ -161,6 +161,11 @@ class Snapshot:
             self._values = self._make_values()
         return self._values
 
+    @property
+    def units(self) -> list[str] | None:
+        """The engineering units of each PV, ``""`` where there are none; None if they were not asked for."""
+        return None if self.metadata is None else [decode_text(units) for units in self.metadata.units.tolist()]
+
     def _make_values(self) -> list[Value]:
         values = self.number.astype(object)
         whole = np.isfinite(self.number)

@@ -59,6 +59,26 @@ def test_connect_tells_who_is_missing(engine: Engine, ioc: SimIOC):
     assert engine.connect([]) == []
 
 
+def test_names_may_come_from_a_generator(engine: Engine, ioc: SimIOC):
+    names = [*ioc.names[:3], "NO:SUCH:PV"]
+    expected = [info.name for info in engine.connect((name for name in names), timeout=0.3)]
+    assert expected == names
+    assert [info.name for info in engine.channels(name for name in names)] == names
+    for form in ("time", "ctrl"):
+        snapshot = engine.snapshot((name for name in names), timeout=0.3, form=form)
+        assert snapshot.names == names
+        assert snapshot.ok.tolist() == [True, True, True, False]
+    assert snapshot.units == [*(ioc.database.records[i].units for i in range(3)), ""]
+    result = engine.put_many((name for name in names[3:]), [1], timeout=0.1)
+    assert (result.names, result.failed) == (names[3:], {"NO:SUCH:PV": Outcome.NEVER_FOUND})
+
+
+def test_one_text_is_no_list_of_names(engine: Engine):
+    for call in (engine.connect, engine.channels, engine.snapshot, lambda name: engine.put_many(name, [1])):
+        with pytest.raises(TypeError, match="expected a list of names, got the text 'PV'"):
+            call("PV")
+
+
 def test_names_that_no_server_can_have_are_refused_by_name(engine: Engine, ioc: SimIOC):
     for bad in ("", "X" * 20_000):
         with pytest.raises(ConfigurationError, match=repr(bad[:40])):

@@ -63,6 +63,18 @@ def test_missing_names_everything_that_was_not_read_as_asked():
     assert not snapshot["T:stale"].ok
 
 
+def test_units_are_texts_where_they_were_asked_for():
+    snapshot = with_metadata()
+    units = snapshot.units
+    assert units == [reading.units for reading in snapshot]
+    assert {name: text for name, text in zip(snapshot.names, units, strict=True) if text} == {
+        "T:double": "µm",
+        "T:nan": "°C",
+    }
+    assert all(type(text) is str for text in units)
+    assert every_kind().units is None
+
+
 def test_a_reading_carries_all_columns():
     reading = with_metadata()["T:double"]
     assert (reading.status, reading.severity, reading.timestamp) == (0, 2, STAMP + 6)
