@@ -13,6 +13,7 @@ from .results import Measurement
 C, MANY = "C, libca", "pyepics, `caget_many` (values alone)"
 COLUMNS, NUMBERS = "daqca", "daqca, as Python numbers"
 WORKERS, WORKERS_NUMBERS = "daqca, 2 workers", "daqca, 2 workers, as Python numbers"
+MISSING, WORKERS_MISSING = "daqca, 1 % missing", "daqca, 2 workers, 1 % missing"
 ONE = "daqca, 1 worker"
 LOW_LEVEL = "daqca, `daqca.ca`"
 VALUES, FEW_VALUES = "with values, 20,000", "with values, 1,000"
@@ -57,6 +58,8 @@ AIMS = (
     Aim("warm", "warm, `caget_many` over daqca", "time", MANY, 80, NUMBERS, at_least=True),
     Aim("warm", "warm, repics over daqca", "time", "repics", 15, NUMBERS, at_least=True),
     Aim("warm", "warm, 2 workers over in process", "time", WORKERS, 2, COLUMNS),
+    Aim("missing", "1 % missing, others at hand, over none missing", "others at hand", MISSING, 1.3, COLUMNS),
+    Aim("missing", "the same, 2 workers", "others at hand", WORKERS_MISSING, 1.3, WORKERS),
     Aim("get", "one get, p50, us", "p50", COLUMNS, 15),
     Aim("get", "one get, p50, over repics", "p50", COLUMNS, 1, "repics"),
     Aim("get", "one `ca.get`, p50, us", "p50", LOW_LEVEL, 15),

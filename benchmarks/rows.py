@@ -38,6 +38,12 @@ READERS = (
     AIOCA,
     CAPROTO,
 )
+SEEKERS = (
+    DAQCA,
+    Client("daqca, 1 % missing", "daqca_client.py", ("absent=200",)),
+    Client("daqca, 2 workers", "daqca_client.py", ("workers=2",)),
+    Client("daqca, 2 workers, 1 % missing", "daqca_client.py", ("workers=2", "absent=200")),
+)
 BARE = Client("C, bare sockets: the floor", "bare")
 DAQCA_CA = Client("daqca, `daqca.ca`", "daqca_ca_client.py")
 PYEPICS_CA = Client("pyepics, `epics.ca`", "pyepics_client.py", ("how=ca",))
@@ -88,6 +94,20 @@ def warm(bench: Bench, results: Results) -> None:
                 paused.append(process.ask("0"))
             wrong = next(filter(None, map(verdict, paused)), "")
             results.add(client.name, *PAUSED, 1e3 * median(each["times"][0] for each in paused), wrong)
+
+
+def missing(bench: Bench, results: Results) -> None:
+    """Search, connect and read in a fresh client, from a fresh IOC; with 200 names more that nobody has, and without
+    them: until every value that there is was at hand, and until the call returned, whose timeout is 2 s.
+    """
+    for client in bench.rounds(SEEKERS, restart=True):
+        with (
+            results.tolerate(client.name, "others at hand", "ms"),
+            bench.process(client.command("missing", bench.scalars)) as process,
+        ):
+            result = process.answer()
+            results.add(client.name, "others at hand", "ms", 1e3 * result["at_hand"], verdict(result))
+            results.add(client.name, "the call", "ms", 1e3 * result["took"])
 
 
 def get(bench: Bench, results: Results) -> None:

@@ -12,6 +12,7 @@ from _common import Adapter, Tally, play, say
 
 from daqca import Engine
 from daqca.events import Batch, Kind
+from daqca.snapshot import Snapshot
 
 
 class Daqca(Adapter):
@@ -104,5 +105,25 @@ def record(adapter: Daqca, expected: Sequence[float]) -> None:
     say(drain=time.perf_counter() - start, stats=str(recording.stats))
 
 
+def missing(adapter: Daqca, expected: Sequence[float]) -> None:
+    """Read all names, and as many that nobody has as option ``absent`` says, in a client that knows nothing yet.
+
+    Seconds until every value that there is was at hand, and until the call returned.
+    """
+    n, absent = len(adapter.names), int(adapter.options.get("absent", "0"))
+    names = adapter.names + [f"{adapter.names[i * n // absent]}:absent" for i in range(absent)]
+    engine = adapter.opened()
+    at_hand = []
+
+    def more(snapshot: Snapshot) -> None:
+        if np.count_nonzero(snapshot.ok) == n:
+            at_hand.append(time.perf_counter() - start)
+
+    start = time.perf_counter()
+    snapshot = engine.snapshot(names, timeout=2.0, partial=more)
+    took = time.perf_counter() - start
+    say(at_hand=min(at_hand, default=took), took=took, right=int((snapshot.number[:n] == expected).sum()), n=n)
+
+
 if __name__ == "__main__":
-    play(Daqca, record)
+    play(Daqca, record, missing)
