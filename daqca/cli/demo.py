@@ -6,6 +6,7 @@ What is measured is kept in `Results`; `demo_check` reads the files back, `demo_
 from __future__ import annotations
 
 import importlib.util
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -21,10 +22,13 @@ from daqca.cli.sim import require_simulator
 from daqca.errors import ConfigurationError, RecordingError
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from rich.console import Console
 
     from daqca.ca.settings import Settings
     from daqca.cli.demo_check import Check
+    from daqca.cli.output import ProgressBar
     from daqca.engine import Engine
     from daqca.recording import RecordingStats
     from daqca.sim import SimIOC
@@ -34,6 +38,7 @@ PREFIX = "DEMO:"
 SIDE = 1024
 FAST = 1000
 WARM_SNAPSHOTS = 30
+_TICK_S = 0.5
 _FILES = ("snapshot.h5", "snapshot.csv", "recording.h5", "demo.png")
 
 
@@ -118,11 +123,11 @@ def demo(
     folder = _folder(output)
     screen = console()
     camera = {"width": SIDE, "height": SIDE, "rate_hz": frame_rate}
-    with _Serve(screen, f"starting an IOC with {scalars:,} records", SimIOC(PREFIX, scalars, arrays=False)) as ioc:
+    with _Serve(screen, f"starting an IOC of {scalars:,} records", SimIOC(PREFIX, scalars, arrays=False)) as ioc:
         snapshots = _take_snapshots(screen, ioc, folder, workers)
     # Another one, so that what it does at full speed does not slow the snapshots.
     fast = SimIOC(PREFIX, FAST, FAST, rate / FAST, camera=True, camera_options=camera, arrays=False)
-    with _Serve(screen, f"starting an IOC with {FAST:,} records that change all the time, and a camera", fast) as ioc:
+    with _Serve(screen, f"starting an IOC of {FAST:,} counters and a camera", fast) as ioc:
         results = Results(snapshots, *_record(screen, ioc, folder, duration, workers))
     if picture:
         with _Step(screen, "drawing"):
@@ -161,20 +166,26 @@ def _settings(server: SimIOC) -> Settings:
 
 
 class _Step:
-    """Says what is being done, and then how long it took."""
+    """A bar for what is being done, and then a line that says how long it took."""
 
     def __init__(self, screen: Console, title: str):
+        from daqca.cli.output import ProgressBar
+
         self._screen = screen
         self._title = title
+        self._bar = ProgressBar(title)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> ProgressBar:
         self._start = time.perf_counter()
-        if self._screen.is_terminal:
-            self._screen.print(f"[dim]{self._title} ...[/]", end="\r")
+        return self._bar.__enter__()
 
-    def __exit__(self, kind: object, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        took = time.perf_counter() - self._start
+        self._bar.__exit__(kind, error, trace)
         if kind is None:
-            self._screen.print(f"{self._title} [dim]({time.perf_counter() - self._start:.1f} s)[/]")
+            self._screen.print(f"{self._title} [dim]({took:.1f} s)[/]")
 
 
 def _folder(output: str) -> Path:
@@ -201,9 +212,15 @@ def _take_snapshots(screen: Console, server: SimIOC, folder: Path, workers: int)
     warm: dict[str, list[float]] = {}
     for number in dict.fromkeys((0, workers)):
         way = f"{number} workers" if number else "in process"
-        with _Step(screen, f"snapshots of {len(names):,} PVs, {way}"), Engine(number, settings=settings) as engine:
+        with (
+            _Step(screen, f"snapshots of {len(names):,} PVs, {way}") as progress,
+            Engine(number, settings=settings) as engine,
+        ):
             cold[way] = _timed_snapshot(engine, names)[0]
-            timed = [_timed_snapshot(engine, names) for _ in range(WARM_SNAPSHOTS)]
+            timed = []
+            for done in range(WARM_SNAPSHOTS):
+                progress(done + 1, WARM_SNAPSHOTS + 1)
+                timed.append(_timed_snapshot(engine, names))
             warm[way] = [seconds for seconds, _ in timed]
             last = timed[-1][1]
     last.save(folder / "snapshot.h5", overwrite=True)
@@ -234,16 +251,26 @@ def _record(
     with Engine(workers, settings=_settings(server)) as engine:
         engine.connect([*names, acquire], timeout=20.0)
         with engine.record(path, names, **options) as recording:
-            with _Step(screen, f"recording {len(counters):,} scalars and a detector of {SIDE} x {SIDE} pixels"):
+            with _Step(
+                screen, f"recording {len(counters):,} scalars and a detector of {SIDE} x {SIDE} pixels"
+            ) as progress:
                 engine.put(acquire, 1, wait=False)
-                time.sleep(duration)
+                _let_pass(duration, progress)
                 engine.put(acquire, 0, wait=True)
                 # What the camera says it has made; it does not go on.
                 made = int(engine.get(f"{PREFIX}cam1:ArrayCounter_RBV").value)  # type: ignore[arg-type]
-            with _Step(screen, "writing what is queued, and verifying the counts"):
-                stats = recording.stop()
+            with _Step(screen, "writing what is queued, and verifying the counts") as progress:
+                stats = recording.stop(progress=progress)
     with _Step(screen, "reading the recording back, every value and pixel"):
         return stats, check(path, image, counters, server.camera.pattern, made)
+
+
+def _let_pass(duration: float, progress: ProgressBar) -> None:
+    """Wait so many seconds, and show them as they go by."""
+    end = time.monotonic() + duration
+    while (left := end - time.monotonic()) > 0:
+        progress(int(duration - left), math.ceil(duration))
+        time.sleep(min(left, _TICK_S))
 
 
 def _report(screen: Console, folder: Path, results: Results) -> None:

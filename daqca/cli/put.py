@@ -73,7 +73,8 @@ def _put(engine: Engine, names: list[str], words: Sequence[str], wait: bool, tim
         channels = engine.connect(names, timeout=timeout, progress=progress)
     outcomes: dict[str, Outcome] = {channel.name: channel.outcome for channel in channels}
     there = [channel.name for channel in channels if channel.connected]
-    result = engine.put_many(there, [parse_value(words)] * len(there), wait=wait, timeout=timeout)
+    with ProgressBar("waiting until the record has processed" if len(there) == 1 else "waiting for the records"):
+        result = engine.put_many(there, [parse_value(words)] * len(there), wait=wait, timeout=timeout)
     for name, outcome, number in zip(there, result.outcome.tolist(), result.eca.tolist(), strict=True):
         outcomes[name] = Outcome(outcome)
         if outcome == Outcome.REFUSED:
@@ -85,11 +86,14 @@ def _put(engine: Engine, names: list[str], words: Sequence[str], wait: bool, tim
 
 def _report(engine: Engine, outcomes: dict[str, Outcome], wait: bool, as_json: bool, timeout: float) -> None:
     """Print what was written, as it reads now if it was waited for, and name what was not."""
-    from daqca.cli.output import note_missing, print_json, print_lines
+    from daqca.cli.output import ProgressBar, note_missing, print_json, print_lines
     from daqca.cli.values import value_text
 
     written = [name for name, outcome in outcomes.items() if outcome in _DONE]
-    now: Iterable[Reading] = engine.snapshot(written, timeout=timeout, form="ctrl") if written and wait else []
+    now: Iterable[Reading] = []
+    if written and wait:
+        with ProgressBar("reading") as progress:
+            now = engine.snapshot(written, timeout=timeout, form="ctrl", progress=progress)
     if as_json:
         from daqca.snapshot.rows import plain
 

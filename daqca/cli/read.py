@@ -103,11 +103,12 @@ def info(
     workers: int,
 ) -> int:
     """Show all that is known of PVs: server, type, access, value, alarm, limits, states."""
-    from daqca.cli.output import note_missing, print_json
+    from daqca.cli.output import ProgressBar, note_missing, print_json
 
     wanted = collect_names(names, files)
     with open_engine(workers) as engine:
-        snapshot = engine.snapshot(wanted, timeout=timeout, form="ctrl")
+        with ProgressBar("reading") as progress:
+            snapshot = engine.snapshot(wanted, timeout=timeout, form="ctrl", progress=progress)
         channels = engine.channels(wanted)
     if as_json:
         from daqca.snapshot.rows import rows_of

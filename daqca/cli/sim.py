@@ -79,6 +79,7 @@ def sim(
     It listens on the loopback interface and on free ports, so it disturbs no control system. Needs the extra
     'sim' (pip install 'daqca[sim]'). Ctrl-C ends it.
     """
+    from daqca.cli.output import ProgressBar
     from daqca.sim import Ports, SimIOC
 
     require_simulator(camera)
@@ -101,6 +102,8 @@ def sim(
         _write(names_file, "".join(f"{name}\n" for name in server.names))
     if env_file is not None:
         _write(env_file, _exports(server.environ))
+    with ProgressBar("starting the IOC"):
+        server.start()
     with server:
         _announce(server, names_file, env_file, as_json)
         return _wait(server, duration)

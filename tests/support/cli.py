@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import pty
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -97,3 +101,30 @@ def ended(process: subprocess.Popen[str], timeout: float = 30.0) -> Done:
     result = Done(process.returncode, out, err)
     assert "Traceback" not in result.err, result
     return result
+
+
+def daqca_on_terminal(*args: object, env: dict[str, str] | None = None, command: Sequence[str] = COMMAND) -> Done:
+    """Run ``daqca args...`` with stderr on a terminal of 100 columns; what it wrote there is ``err``, as it came."""
+    master, terminal = pty.openpty()
+    size = struct.pack("HHHH", 30, 100, 0, 0)
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, size)
+    try:
+        process = subprocess.Popen(
+            [*command, *map(str, args)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=terminal,
+            env=environ({"TERM": "xterm", "COLUMNS": "100", **(env or {})}),
+        )
+        os.close(terminal)
+        err = b""
+        with process:
+            # The end of a terminal is an error: nobody holds its other side any more.
+            with contextlib.suppress(OSError):
+                while more := os.read(master, 65536):
+                    err += more
+            assert process.stdout is not None
+            out = process.stdout.read()
+        return Done(process.returncode, out.decode(), err.decode())
+    finally:
+        os.close(master)
