@@ -48,7 +48,12 @@ what was lost and where.
 @click.option("-o", "--output", required=True, metavar="FILE.h5", help="The HDF5 file to make.")
 @click.option("--overwrite", is_flag=True, help="Replace the output file if it exists.")
 @click.option(
-    "-d", "--duration", type=float, callback=above_zero, metavar="SECONDS", help="Stop after so long; else at Ctrl-C."
+    "-d",
+    "--duration",
+    type=float,
+    callback=above_zero,
+    metavar="SECONDS",
+    help="Stop so long after the start; else at Ctrl-C.",
 )
 @click.option(
     "--shape", "shapes", callback=_shapes, multiple=True, metavar="NAME=HxW", help="Store frames of this PV as images."
@@ -76,8 +81,9 @@ def record(
 ) -> int:
     """Record every update of PVs to an HDF5 file, until the duration is over or Ctrl-C.
 
-    PVs that are missing are named, and recorded from when they come. Ctrl-C stops cleanly: what came is in the file,
-    and is verified. Exits with 1 if a PV was missing or an update was lost, with 3 if the file could not be written.
+    PVs that are missing after --timeout are named, and recorded from when they come; the others are recorded from the
+    beginning. Ctrl-C stops cleanly: what came is in the file, and is verified. Exits with 1 if a PV was missing or an
+    update was lost, with 3 if the file could not be written.
     """
     from daqca.snapshot.files import check_place
 
@@ -88,24 +94,36 @@ def record(
         "shapes": shapes,
         "frame_compression": None if compress_frames == "none" else compress_frames,
     }
-    with open_engine(workers) as engine:
-        missing = _connect(engine, wanted, timeout)
-        with engine.record(output, wanted, connect_timeout=0.0, **options) as recording:
-            interrupt = _watch(recording, duration)
-            try:
-                stats = _stop(recording)
-            except RecordingError:
-                # The numbers first: they say what is in the file all the same.
-                _report(recording.stats, interrupt is not None, as_json)
-                raise
+    with open_engine(workers) as engine, engine.record(output, wanted, connect_timeout=0.0, **options) as recording:
+        missing, interrupt = _run(engine, recording, timeout, duration)
+        try:
+            stats = _stop(recording)
+        except RecordingError:
+            # The numbers first: they say what is in the file all the same.
+            _report(recording.stats, interrupt is not None, as_json)
+            raise
     _report(stats, interrupt is not None, as_json)
     if interrupt is not None:
         return code_of(interrupt)
     return ExitCode.MISSING if missing or stats.lost else ExitCode.OK
 
 
+def _run(
+    engine: Engine, recording: Recording, timeout: float, duration: float | None
+) -> tuple[dict[str, Outcome], KeyboardInterrupt | None]:
+    """Let it record until the duration is over, or until Ctrl-C; returns what was missing, and the Ctrl-C."""
+    end = None if duration is None else time.monotonic() + duration
+    missing: dict[str, Outcome] = {}
+    try:
+        missing = _connect(engine, recording.names, timeout if duration is None else min(timeout, duration))
+        _watch(recording, duration, end)
+    except KeyboardInterrupt as interrupt:
+        return missing, interrupt
+    return missing, None
+
+
 def _connect(engine: Engine, names: list[str], timeout: float) -> dict[str, Outcome]:
-    """Connect, and name what is missing."""
+    """Wait for the connections, and name what is missing."""
     from daqca.cli.output import ProgressBar, note, note_missing
 
     with ProgressBar("connecting") as progress:
@@ -119,26 +137,21 @@ def _connect(engine: Engine, names: list[str], timeout: float) -> dict[str, Outc
     return missing
 
 
-def _watch(recording: Recording, duration: float | None) -> KeyboardInterrupt | None:
-    """Show the numbers as they grow, until the time is over (None), or until Ctrl-C (which is returned)."""
+def _watch(recording: Recording, duration: float | None, end: float | None) -> None:
+    """Show the numbers as they grow, until `end` (by the monotonic clock)."""
     from rich.live import Live
 
     from daqca.cli.output import console
 
     screen = console(stderr=True)
-    deadline = None if duration is None else time.monotonic() + duration
-    try:
-        with Live("", console=screen, auto_refresh=False, transient=True) as live:
-            while not recording.stats.error:
-                left = _REFRESH_S if deadline is None else min(_REFRESH_S, deadline - time.monotonic())
-                if left <= 0:
-                    break
-                time.sleep(left)
-                if screen.is_terminal:
-                    live.update(_live_line(recording.stats, duration), refresh=True)
-    except KeyboardInterrupt as interrupt:
-        return interrupt
-    return None
+    with Live("", console=screen, auto_refresh=False, transient=True) as live:
+        while not recording.stats.error:
+            left = _REFRESH_S if end is None else min(_REFRESH_S, end - time.monotonic())
+            if left <= 0:
+                break
+            time.sleep(left)
+            if screen.is_terminal:
+                live.update(_live_line(recording.stats, duration), refresh=True)
 
 
 def _live_line(stats: RecordingStats, duration: float | None) -> str:

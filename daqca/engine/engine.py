@@ -6,6 +6,7 @@ Recording is in `daqca.recording`, what snapshots are in `daqca.snapshot`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
@@ -31,6 +32,7 @@ from daqca.engine.snapshots import Partial, Taking
 from daqca.engine.table import ChannelState, Table
 from daqca.engine.waits import Progress
 from daqca.errors import ConfigurationError
+from daqca.errors import RecordingError
 from daqca.events import Batch
 from daqca.link import Link
 from daqca.reading import Reading
@@ -346,22 +348,30 @@ class Engine(Slotwise):
         path, names, options
             See `daqca.recording.Recorder`.
         connect_timeout
-            Seconds to wait for channels to connect before recording begins. Those that connect later are
-            recorded too, from then on.
+            Seconds to wait until all channels are connected. What comes meanwhile is recorded, and so are those
+            that connect later.
 
         Raises
         ------
         RecordingError
             The file exists or cannot be written; nothing is monitored then.
+        EngineClosedError
+            The engine was closed; the recording is stopped.
         """
         # The one import upwards: the method belongs here, what it does belongs there.
         from daqca.recording import Recorder, Recording
 
         def subscribe(unique: Sequence[str], recorder: Recorder) -> Subscription:
-            self.wait_connected(self.slots(unique), connect_timeout)
             return self.subscribe(unique, recorder, metadata=True)
 
-        return Recording(subscribe, path, names, **options)
+        recording = Recording(subscribe, path, names, **options)
+        try:
+            self.wait_connected(self.slots(recording.names), connect_timeout)
+        except BaseException:  # a Ctrl-C too: nobody else could stop it
+            with contextlib.suppress(RecordingError):  # the file says what is wrong with it
+                recording.stop()
+            raise
+        return recording
 
     # --- PV objects -----------------------------------------------------------------------------
 

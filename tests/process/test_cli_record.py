@@ -20,7 +20,7 @@ def numbers_of(out: str) -> dict[str, str]:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_everything_that_changes_is_in_the_file(ioc, tmp_path, workers):
     path, names = tmp_path / "run.h5", ioc.database.changing_names
-    done = daqca("record", *names, "-o", path, "-d", 1.5, "--workers", workers)
+    done = daqca("record", *names, "-o", path, "-d", 2.5, "--workers", workers)
     assert (done.code, done.err) == (0, ""), done
     table = numbers_of(done.out)
     assert table["PVs"] == str(len(names))
@@ -31,7 +31,7 @@ def test_everything_that_changes_is_in_the_file(ioc, tmp_path, workers):
         assert file.complete
         series = file.all_scalars(names)
         for name in names:
-            # 20 updates per second for one and a half seconds, and the first value.
+            # 20 updates per second for two and a half seconds, less the time to connect, and the first value.
             assert len(series[name].values) >= 20, name
             assert np.all(np.diff(series[name].values) == 1), name
         assert sum(len(one.values) for one in series.values()) == int(table["updates in the file"].replace(",", ""))
@@ -84,6 +84,33 @@ def test_a_missing_pv_is_named_and_the_rest_recorded(ioc, tmp_path):
     )
     with RecordingFile(path) as file:
         assert len(file.scalars(name).values) > 3
+
+
+def test_the_duration_begins_with_the_recording_whatever_is_missing(ioc, tmp_path):
+    path, name = tmp_path / "run.h5", ioc.database.changing_names[0]
+    done = daqca("record", name, f"{ioc.prefix}nobody", "-o", path, "-d", 2, "-w", 40, "--json")
+    assert done.code == ExitCode.MISSING
+    assert done.err.startswith(f"daqca: {ioc.prefix}nobody: never found\n")
+    stats = done.json
+    assert 2 <= stats["seconds"] < 20
+    with RecordingFile(path) as file:
+        values = file.scalars(name).values
+        assert len(values) == stats["written"] > 10
+        assert np.all(np.diff(values) == 1)
+
+
+def test_a_signal_while_it_waits_for_a_missing_pv_stops_cleanly(ioc, tmp_path):
+    path, name = tmp_path / "run.h5", ioc.database.changing_names[0]
+    with daqca_running("record", name, f"{ioc.prefix}nobody", "-o", path, "--json", "-w", 60) as process:
+        wait_for_updates(path, name, 5)
+        ctrl_c(process)
+        done = ended(process)
+    assert done.code == 130, done
+    assert done.err.strip() == f"daqca: stopped by request; what was recorded is kept in {path}"
+    stats = done.json
+    assert (stats["complete"], stats["lost"], stats["interrupted"]) == (True, 0, True)
+    with RecordingFile(path) as file:
+        assert len(file.scalars(name).values) == stats["written"] >= 5
 
 
 def test_no_room_ends_the_recording_and_says_what_is_there(make_ioc, tmp_path):
