@@ -75,6 +75,11 @@ class Listeners(list[Callable[..., Any]]):
         super().insert(place, item)
         self._changed()
 
+    def __setitem__(self, place: Any, item: Any) -> None:
+        """As of a list."""
+        super().__setitem__(place, item)
+        self._changed()
+
     def __iadd__(self, items: Iterable[Callable[..., Any]]) -> Listeners:  # type: ignore[override,misc]
         self.extend(items)
         return self

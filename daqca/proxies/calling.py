@@ -37,6 +37,16 @@ class CallingProxy(WritableProxy):
         "_verbose",
     )
 
+    _runs_itself = False
+    """Whether a subclass has its own `run_callbacks` or `run_callback`, which are called for each update then."""
+    _telling: dict[str, Any] | None = None
+    """The keywords of the update that these are called for."""
+
+    def __init_subclass__(cls, **kw: Any) -> None:
+        super().__init_subclass__(**kw)
+        own = (cls.run_callbacks, cls.run_callback)
+        cls._runs_itself = own != (CallingProxy.run_callbacks, CallingProxy.run_callback)
+
     def _begin_callbacks(
         self,
         callback: OneOrMore,
@@ -199,12 +209,16 @@ class CallingProxy(WritableProxy):
 
     def run_callbacks(self) -> None:
         """Call all callbacks now, with what is known."""
-        self._run(self._known_arguments())
+        if self._runs_itself:
+            for index in self.callbacks.in_order():
+                self.run_callback(index)
+        else:
+            self._run(self._known_arguments())
 
     def run_callback(self, index: Any) -> None:
         """Call one callback now, with what is known."""
         if index in self.callbacks:
-            self._run_one(index, self._known_arguments())
+            self._run_one(index, self._telling or self._known_arguments())
 
     def _run(self, keywords: dict[str, Any]) -> None:
         callbacks = self._callbacks
@@ -243,7 +257,12 @@ class CallingProxy(WritableProxy):
             return
         if self.verbose:
             print(f"{self.pvname}: {keywords['char_value']} ({time_text(keywords['timestamp'])})")
-        self._run_own(keywords)
+        if not self._runs_itself:
+            self._run_own(keywords)
+            return
+        vars(self)["_telling"] = keywords
+        self._watch.guard(self, self.run_callbacks)
+        del vars(self)["_telling"]
 
     def _moved(self, value: Any) -> bool:
         """Whether a value is far enough from that which was told last."""

@@ -474,3 +474,25 @@ def test_monitor_delta(engine: Engine, records: Records):
     put(engine, f"{records('free')}.MDEL", 0)
     assert pv.monitor_delta == 1
     assert calls.all() == [0, 2.5] or calls.all() == [0, 1.2, 2.5]
+
+
+def test_a_subclass_runs_its_callbacks_itself(engine: Engine, records: Records):
+    """Each update goes through its `run_callbacks` and `run_callback`, with what that update brought."""
+    ran: list[Any] = []
+
+    class Own(PV):
+        def run_callback(self, index: Any) -> None:
+            ran.append(index)
+            super().run_callback(index)
+
+    calls, listeners = Calls(), Calls()
+    pv = Own(records("free"), callback=calls)
+    pv.connection_callbacks[:] = [listeners]
+    calls.wait()
+    for number in range(20):
+        pv.put(number, wait=True)
+    calls.wait_last(19)
+    assert calls.all("value")[-20:] == list(range(20))
+    assert ran == [0] * len(calls)
+    assert listeners.all("conn") == [True]
+    pv.disconnect()
