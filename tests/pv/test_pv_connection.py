@@ -327,6 +327,23 @@ record(mbbo, "{prefix}e") {{ field(PINI, YES) field(VAL, 1) field(ONST, "on") }}
     assert [pv.get(as_string=True, timeout=20) for pv in pvs] == ["5.00", "on"]
 
 
+def test_the_first_value_after_a_restart_is_new(make_ioc: IOCFactory, point_at: PointAt, make_engine: MakeEngine):
+    prefix = random_prefix()
+    record = f'record(ao, "{prefix}a") {{{{ field(PINI, YES) field(VAL, {{}}) }}}}'
+    ioc = make_ioc(record.format(0))
+    point_at(ioc)
+    pv = make_engine().pv(f"{prefix}a")
+    assert pv.get(timeout=20) == 0
+    for number in range(1, 4):
+        ioc.kill()
+        eventually(lambda: not pv.connected, "it is lost")
+        assert pv.value == number - 1
+        ioc.restart(record.format(number))
+        assert pv.wait_for_connection(30)
+        assert pv.get(timeout=20) == number
+        assert pv.value == number
+
+
 @pytest.mark.parametrize("make_engine", [2], indirect=True, ids=["workers"])
 def test_a_worker_that_is_killed(own_engine: Engine, own_records: Records, caplog: Any):
     names = [own_records(name) for name in ("double", "long", "enum", "free", "count", "string")]
