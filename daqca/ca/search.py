@@ -189,9 +189,9 @@ class Searcher:
                 by_sender.setdefault(sender, []).append(part)
         found: list[Found] = []
         for sender, parts in by_sender.items():
-            messages = _search_replies(b"".join(parts))
+            messages = _search_replies(parts)
             if messages is None:
-                messages = _search_replies(b"".join(map(self._mixed_part, parts)))
+                messages = _search_replies(list(map(self._mixed_part, parts)))
             if messages is not None and len(messages):
                 found.extend(self._found(messages, sender))
         return found
@@ -270,10 +270,10 @@ class Searcher:
             self.add(part, now + BEACON_SPREAD * i / len(parts))
 
 
-def _search_replies(data: bytes) -> npt.NDArray[np.void] | None:
-    """A run of search replies of 24 bytes; None if there is anything else in it."""
-    if len(data) % protocol.SEARCH_REPLY.itemsize:
+def _search_replies(parts: list[bytes]) -> npt.NDArray[np.void] | None:
+    """Datagrams as one run of search replies of 24 bytes; None if there is anything else in one of them."""
+    if any(len(part) % protocol.SEARCH_REPLY.itemsize for part in parts):
         return None
-    messages = np.frombuffer(data, protocol.SEARCH_REPLY)
+    messages = np.frombuffer(b"".join(parts), protocol.SEARCH_REPLY)
     uniform = (messages["command"] == _SEARCH) & (messages["size"] == 8)
     return messages if uniform.all() else None

@@ -74,6 +74,7 @@ class Conversation:
 
     @property
     def circuit(self) -> Circuit:
+        assert self.shard.circuits, "no server was found"
         return next(iter(self.shard.circuits.values()))
 
     def feed(self, data: bytes) -> None:
@@ -161,11 +162,14 @@ def _write(talk: Conversation, until: Callable[[Callable[[], bool]], None], slot
 
 
 class Recorded:
-    """The recording of a conversation as a line; the client has to say what it said then."""
+    """The recording of a conversation as a line; the client has to say what it said then.
 
-    def __init__(self, path: Path = CAPTURE, change: Callable[[bytes], bytes] | None = None):
+    `change` is given each part of the server's (its kind, `REPLY` or `SERVER`, and its bytes), and returns what comes.
+    """
+
+    def __init__(self, path: Path = CAPTURE, change: Callable[[bytes, bytes], bytes] | None = None):
         self.parts = load(path)
-        self._change = change or (lambda data: data)
+        self._change = change or (lambda kind, data: data)
         self._at = 0
 
     def _next(self, kind: bytes) -> bytes | None:
@@ -179,7 +183,7 @@ class Recorded:
             assert self._next(QUERY) == data
         answers = []
         while (data := self._next(REPLY)) is not None:
-            answers.append(data)
+            answers.append(self._change(REPLY, data))
         return answers
 
     def exchange(self, circuit: Circuit, feed: Callable[[bytes], None], until: Callable[[], bool]) -> None:
@@ -187,7 +191,7 @@ class Recorded:
         circuit.was_sent(len(said))
         assert self._next(CLIENT) == said
         while (data := self._next(SERVER)) is not None:
-            feed(self._change(data))
+            feed(self._change(SERVER, data))
         assert until()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
@@ -127,3 +128,27 @@ def make_stream(random: Random, pieces: int) -> list[bytes]:
 def streams(draw: st.DrawFn, max_pieces: int = 12) -> list[bytes]:
     """Messages for `ready_client`, one after the other, sometimes mixed."""
     return make_stream(Random(draw(st.integers(0, 1 << 32))), draw(st.integers(1, max_pieces)))
+
+
+def mutation(random: Random) -> Callable[[bytes], bytes]:
+    """A way of spoiling bytes."""
+
+    def flip(data: bytes) -> bytes:
+        spoiled = bytearray(data)
+        for _ in range(random.choice([1, 1, 3, 30])):
+            spoiled[random.randrange(len(spoiled))] ^= 1 << random.randrange(8)
+        return bytes(spoiled)
+
+    def drop(data: bytes) -> bytes:
+        place = random.randrange(len(data))
+        return data[:place] + data[place + random.choice([1, 8, 16, 40]) :]
+
+    def insert(data: bytes) -> bytes:
+        place = random.randrange(len(data))
+        return data[:place] + random.randbytes(random.choice([1, 8, 16])) + data[place:]
+
+    def repeat(data: bytes) -> bytes:
+        place = random.randrange(len(data)) // 8 * 8
+        return data[:place] + data[max(0, place - random.choice([16, 40, 800])) : place] * 3 + data[place:]
+
+    return random.choice([flip, flip, drop, insert, repeat])

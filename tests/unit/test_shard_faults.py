@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 import time
 from collections import Counter
-from collections.abc import Callable
 from random import Random
 
 import numpy as np
@@ -14,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import wire
 from support.clients import TestClient, sent, slots
-from support.replay import NAMES, SCALARS, Conversation, Recorded, converse, load
-from support.streams import NATIVES, READS, WRITES, make_stream
+from support.replay import NAMES, REPLY, SCALARS, SERVER, Conversation, Recorded, converse, load
+from support.streams import NATIVES, READS, WRITES, make_stream, mutation
 
 from daqca.ca.channels import NO_CIRCUIT, State
 from daqca.ca.circuit import CircuitState
@@ -157,30 +156,6 @@ def test_headers_that_make_no_sense(seed: int, cut: int | None) -> None:
     pair.check()
 
 
-def mutation(random: Random) -> Callable[[bytes], bytes]:
-    """A way of spoiling bytes."""
-
-    def flip(data: bytes) -> bytes:
-        spoiled = bytearray(data)
-        for _ in range(random.choice([1, 1, 3, 30])):
-            spoiled[random.randrange(len(spoiled))] ^= 1 << random.randrange(8)
-        return bytes(spoiled)
-
-    def drop(data: bytes) -> bytes:
-        place = random.randrange(len(data))
-        return data[:place] + data[place + random.choice([1, 8, 16, 40]) :]
-
-    def insert(data: bytes) -> bytes:
-        place = random.randrange(len(data))
-        return data[:place] + random.randbytes(random.choice([1, 8, 16])) + data[place:]
-
-    def repeat(data: bytes) -> bytes:
-        place = random.randrange(len(data)) // 8 * 8
-        return data[:place] + data[max(0, place - random.choice([16, 40, 800])) : place] * 3 + data[place:]
-
-    return random.choice([flip, flip, drop, insert, repeat])
-
-
 @settings(max_examples=100)
 @given(st.integers(0, 1 << 60), st.sampled_from([None, None, 33]))
 def test_sound_streams_that_were_spoiled(seed: int, cut: int | None) -> None:
@@ -251,24 +226,28 @@ class Broken(Exception):
 
 
 @settings(max_examples=40)
-@given(st.integers(0, 1 << 60))
-def test_the_stream_of_a_real_server_that_was_spoiled(seed: int) -> None:
-    """Either it is decoded, or it is a ProtocolError; then the channels that were there are lost, each once."""
+@given(st.integers(0, 1 << 60), st.sampled_from([REPLY, SERVER, SERVER, SERVER]))
+def test_the_stream_of_a_real_server_that_was_spoiled(seed: int, spoiled: bytes) -> None:
+    """Either it is decoded, or it is a ProtocolError; then the channels that were there are lost, each once.
+
+    A spoiled datagram is not even that: it is only counted.
+    """
     random = Random(seed)
-    steps = sum(kind == b"S" for kind, _ in load())
+    steps = sum(kind == spoiled for kind, _ in load())
     chosen, spoil = random.randrange(steps), mutation(random)
     count = 0
 
-    def change(data: bytes) -> bytes:
+    def change(kind: bytes, data: bytes) -> bytes:
         nonlocal count
-        count += 1
-        return spoil(data) if count - 1 == chosen else data
+        count += kind == spoiled
+        return spoil(data) if kind == spoiled and count - 1 == chosen else data
 
     talk = Conversation()
     start = time.perf_counter()
     try:
         converse(Recorded(change=change), talk)
     except ProtocolError:
+        assert spoiled == SERVER
         circuit, shard = talk.circuit, talk.shard
         talk.batches.append(shard.builder.build())
         connected = set(np.flatnonzero(shard.channels.state == State.CONNECTED).tolist())
@@ -282,6 +261,7 @@ def test_the_stream_of_a_real_server_that_was_spoiled(seed: int) -> None:
     except AssertionError:  # sound, but another conversation: what is expected does not come, or is not said
         assert talk.shard.protocol_errors == 0
     assert time.perf_counter() - start < 2 * TIME_LIMIT_S
+    assert talk.shard.searcher.malformed <= (spoiled == REPLY)
     for batch in talk.batches:
         assert (batch.records["slot"] < len(NAMES)).all()
         for offset, length in _places(batch):
