@@ -18,11 +18,27 @@ if TYPE_CHECKING:
     from daqca.sim import SimIOC
 
 
+def _groups(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> list[tuple[int, float | None]]:
+    """Callback of --changing: how many, and at which rate if it is given, of each ``N`` or ``N@HZ``."""
+    groups = []
+    for value in values:
+        count, at, text = value.partition("@")
+        try:
+            rate = above_zero(ctx, param, float(text)) if at else None
+        except ValueError:
+            count = ""
+        if not count.isdecimal():
+            raise click.BadParameter(f"{value!r} is not of the form N or N@HZ", ctx, param)
+        groups.append((int(count), rate))
+    return groups
+
+
 @click.command(
     epilog="""\b
 Examples:
   daqca sim --names names.txt --env sim.sh
   daqca sim --scalars 1000 --changing 1000 --rate 100 --no-camera
+  daqca sim --changing 500@1 --changing 100@50 --array-names arrays.txt
   daqca sim --camera-size 2048x2048 --camera-rate 50 --acquire
 
 \b
@@ -33,14 +49,20 @@ In another terminal:
 )
 @click.option("--prefix", default="SIM:", show_default=True, help="What every name begins with.")
 @click.option("--scalars", type=click.IntRange(min=1), default=20_000, show_default=True, help="Scalar records.")
-@click.option("--changing", type=click.IntRange(min=0), help="How many of them change by themselves.  [default: 5 %]")
+@click.option(
+    "--changing",
+    callback=_groups,
+    multiple=True,
+    metavar="N[@HZ]",
+    help="How many of them change by themselves, and how often each does. May be repeated.  [default: 5 %, at --rate]",
+)
 @click.option(
     "--rate",
     type=float,
     callback=above_zero,
     default=10.0,
     show_default=True,
-    help="How often each of those changes, in Hz.",
+    help="How often each of those changes that --changing gives no rate, in Hz.",
 )
 @click.option("--arrays/--no-arrays", default=True, help="With waveforms, long strings, a scaler, or without.")
 @click.option("--camera/--no-camera", default=True, help="With a camera (PREFIXcam1:, PREFIXimage1:), or without.")
@@ -52,6 +74,12 @@ In another terminal:
 @click.option("--acquire", is_flag=True, help="Let the camera acquire from the start.")
 @click.option("--port", type=click.IntRange(5001, 65535), help="The CA server port.  [default: a free one]")
 @click.option("--names", "names_file", metavar="FILE", help="Write the names of the scalar records to FILE.")
+@click.option(
+    "--array-names",
+    "arrays_file",
+    metavar="FILE",
+    help="Write the names of the waveforms, the long strings and the camera's frames to FILE.",
+)
 @click.option("--env", "env_file", metavar="FILE", help="Write the variables to FILE, to be sourced by a shell.")
 @click.option(
     "-d", "--duration", type=float, callback=above_zero, metavar="SECONDS", help="End after so long; else at Ctrl-C."
@@ -60,7 +88,7 @@ In another terminal:
 def sim(
     prefix: str,
     scalars: int,
-    changing: int | None,
+    changing: list[tuple[int, float | None]],
     rate: float,
     arrays: bool,
     camera: bool,
@@ -70,6 +98,7 @@ def sim(
     acquire: bool,
     port: int | None,
     names_file: str | None,
+    arrays_file: str | None,
     env_file: str | None,
     duration: float | None,
     as_json: bool,
@@ -97,15 +126,17 @@ def sim(
             "rate_hz": camera_rate,
             "acquire": acquire,
         }
-    server = SimIOC(prefix, scalars, changing, rate, **options)
-    if names_file is not None:
-        _write(names_file, "".join(f"{name}\n" for name in server.names))
+    groups = [(count, rate if own is None else own) for count, own in changing]
+    server = SimIOC(prefix, scalars, groups or None, rate, **options)
+    for path, names in ((names_file, server.names), (arrays_file, server.array_names)):
+        if path is not None:
+            _write(path, "".join(f"{name}\n" for name in names))
     if env_file is not None:
         _write(env_file, _exports(server.environ))
     with ProgressBar("starting the IOC"):
         server.start()
     with server:
-        _announce(server, names_file, env_file, as_json)
+        _announce(server, [path for path in (names_file, arrays_file) if path is not None], env_file, as_json)
         return _wait(server, duration)
 
 
@@ -140,7 +171,7 @@ def _exports(environ: Mapping[str, str]) -> str:
     return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in environ.items())
 
 
-def _announce(server: SimIOC, names_file: str | None, env_file: str | None, as_json: bool) -> None:
+def _announce(server: SimIOC, files: list[str], env_file: str | None, as_json: bool) -> None:
     """Say that it runs, and how to find it."""
     from daqca.cli.output import note, print_json_line
 
@@ -154,8 +185,8 @@ def _announce(server: SimIOC, names_file: str | None, env_file: str | None, as_j
     note(f"{count:,} records from {first} to {last} on port {server.server_port}")
     if server.camera is not None:
         note(f"camera {server.prefix}cam1:, its frames {server.camera.image}; put 1 to {server.prefix}cam1:Acquire")
-    if names_file is not None:
-        note(f"the names are in {names_file}")
+    if files:
+        note(f"the names are in {' and '.join(files)}")
     note(f"in another terminal: {'source ' + env_file if env_file else 'copy the export lines'}, then run daqca there")
     note("Ctrl-C ends it")
 

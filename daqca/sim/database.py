@@ -7,12 +7,12 @@ The special records beside the scalars are in ``specials.py``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from ..errors import ConfigurationError
-from .specials import specials_text, specials_values
+from .specials import array_names, specials_text, specials_values
 
 STRING, SHORT, FLOAT, ENUM, CHAR, LONG, DOUBLE = range(7)
 _NO_ALARM, _MINOR, _MAJOR = range(3)
@@ -26,6 +26,9 @@ _MIX = (
 )
 # Each counter is read by two others that it processes, in this order.
 _CHANGING_MIX = ("calc", "ramp", "tick")
+
+Changing = int | Sequence[tuple[int, float]] | None
+"""How many records change; or groups of them, each with its own rate: pairs of how many, and how often a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,8 @@ class SimRecord:
         The names of the states, of an ENUM.
     changing
         Whether it counts up by one with each scan.
+    rate_hz
+        How often that is, per second; 0 for those that keep still.
     """
 
     name: str
@@ -62,6 +67,7 @@ class SimRecord:
     precision: int | None = None
     enum_strings: tuple[str, ...] = ()
     changing: bool = False
+    rate_hz: float = 0.0
 
 
 class SimDatabase:
@@ -97,9 +103,10 @@ class SimDatabase:
     scalars
         Number of scalar records, the changing ones included.
     changing
-        How many of them change; a twentieth, at most 1,000, when None.
+        How many of them change; a twentieth, at most 1,000, when None. Or groups, as pairs of how many and of their
+        own rate per second; a group begins with a calc of the next number.
     rate_hz
-        How often each of those changes, per second.
+        How often each of those changes that are in no group, and the history among the special records, per second.
     arrays
         Whether the special records are there too.
 
@@ -113,36 +120,43 @@ class SimDatabase:
         self,
         prefix: str = "SIM:",
         scalars: int = 20_000,
-        changing: int | None = None,
+        changing: Changing = None,
         rate_hz: float = 10.0,
         *,
         arrays: bool = True,
     ):
         if changing is None:
             changing = min(1000, scalars // 20)
-        if not 0 <= changing <= scalars:
-            raise ConfigurationError(f"{changing} of {scalars} records cannot be changing ones")
-        if rate_hz <= 0:
-            raise ConfigurationError(f"records cannot change at {rate_hz} Hz: give a rate above zero")
+        groups = [(changing, rate_hz)] if isinstance(changing, int) else list(changing)
+        in_all = sum(count for count, _ in groups)
+        if any(count < 0 for count, _ in groups) or in_all > scalars or scalars < 0:
+            raise ConfigurationError(f"{in_all} of {scalars} records cannot be changing ones")
+        for rate in (rate_hz, *(rate for _, rate in groups)):
+            if rate <= 0:
+                raise ConfigurationError(f"records cannot change at {rate} Hz: give a rate above zero")
         self.prefix = prefix
         self.rate_hz = rate_hz
         self.arrays = arrays
         self.records: list[SimRecord] = []
         texts: list[str] = []
         counts: Counter[str] = Counter()
-        scan = f"{rate_hz:g} Hz"
-        families = [_CHANGING_MIX[index % 3] for index in range(changing)]
-        families += [_MIX[index % len(_MIX)] for index in range(scalars - changing)]
-        for family in families:
+        rates = [rate_hz] if arrays else []
+        first = 1
+        for count, rate in groups:
+            rates += [rate] if count else []
+            for record, text in _counters(prefix, first, count, rate):
+                self.records.append(record)
+                texts.append(text)
+            first += -(-count // 3)
+        for index in range(scalars - in_all):
+            family = _MIX[index % len(_MIX)]
             counts[family] += 1
-            number = counts[family]
-            name = f"{prefix}{family}{number:05d}"
-            if family in _CHANGING_MIX:
-                record, text = _changing(prefix, family, number, scan, changing)
-            else:
-                record, text = _FAMILIES[family](name, family, number)
+            name = f"{prefix}{family}{counts[family]:05d}"
+            record, text = _FAMILIES[family](name, family, counts[family])
             self.records.append(record)
             texts.append(text)
+        self.rates_hz = list({_scan(rate): rate for rate in rates}.values())
+        """The rates that the records ask for, each once."""
         self._scalars_text = "\n".join(texts)
 
     @cached_property
@@ -160,6 +174,11 @@ class SimDatabase:
     def changing_names(self) -> list[str]:
         """The names of those that change by themselves."""
         return [record.name for record in self.records if record.changing]
+
+    @property
+    def array_names(self) -> list[str]:
+        """The names of the special records that are arrays or long strings."""
+        return array_names(self.prefix) if self.arrays else []
 
     @cached_property
     def by_name(self) -> dict[str, SimRecord]:
@@ -259,24 +278,34 @@ def _one_element(field_type: str, native_type: int, value_of: Callable[[int], in
     return make
 
 
-def _changing(prefix: str, family: str, number: int, scan: str, changing: int) -> tuple[SimRecord, str]:
+def _scan(rate_hz: float) -> str:
+    return f"{rate_hz:g} Hz"
+
+
+def _counters(prefix: str, first: int, count: int, rate_hz: float) -> Iterator[tuple[SimRecord, str]]:
+    """Make a group of changing records: counters from this number on, each with the two that it processes."""
+    for index in range(count):
+        number, place = first + index // 3, index % 3
+        # The next in the chain is there unless the group ends before it.
+        following = _CHANGING_MIX[place + 1] if place < 2 and index + 1 < count else None
+        yield _changing(prefix, _CHANGING_MIX[place], number, rate_hz, following)
+
+
+def _changing(prefix: str, family: str, number: int, rate_hz: float, following: str | None) -> tuple[SimRecord, str]:
     """Return a counter, or one of the two that the counter of this number processes."""
     name, counter = f"{prefix}{family}{number:05d}", f"{prefix}calc{number:05d}"
-    # The next in the chain is there unless the records end before it.
-    place = 3 * (number - 1) + _CHANGING_MIX.index(family)
-    following = _CHANGING_MIX[(place + 1) % 3]
-    link = f'field(FLNK,"{prefix}{following}{number:05d}")' if family != "tick" and place + 1 < changing else ""
-    if family == "calc":
-        record = SimRecord(name, "calc", DOUBLE, 0.0, units="counts", precision=1, changing=True)
-        fields = f'field(SCAN,"{scan}")field(CALC,"VAL+1")'
-    elif family == "ramp":
-        record = SimRecord(name, "ai", DOUBLE, 0.0, units="counts", precision=1, changing=True)
-        fields = f'field(INP,"{counter}")'
-    else:
-        record = SimRecord(name, "longin", LONG, 0, units="counts", changing=True)
-        fields = f'field(INP,"{counter}")'
-    precision = "field(PREC,1)" if family != "tick" else ""
-    return record, f'record({record.record_type},"{name}"){{{fields}{precision}field(EGU,"counts"){link}}}'
+    link = f'field(FLNK,"{prefix}{following}{number:05d}")' if following else ""
+    record_type, native_type, value, precision = {
+        "calc": ("calc", DOUBLE, 0.0, 1),
+        "ramp": ("ai", DOUBLE, 0.0, 1),
+        "tick": ("longin", LONG, 0, None),
+    }[family]
+    fields = f'field(SCAN,"{_scan(rate_hz)}")field(CALC,"VAL+1")' if family == "calc" else f'field(INP,"{counter}")'
+    fields += f"field(PREC,{precision})" if precision is not None else ""
+    record = SimRecord(
+        name, record_type, native_type, value, units="counts", precision=precision, changing=True, rate_hz=rate_hz
+    )
+    return record, f'record({record_type},"{name}"){{{fields}field(EGU,"counts"){link}}}'
 
 
 _Family = Callable[[str, str, int], "tuple[SimRecord, str]"]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .camera import CameraIOC
-from .database import SimDatabase
+from .database import Changing, SimDatabase
 from .ports import Ports, ca_environ
 from .process import ServerProcess, python_module
 
@@ -79,9 +79,9 @@ class SimIOC(SoftIOC):
     scalars
         Number of scalar records.
     changing
-        How many of them change by themselves.
+        How many of them change by themselves; or groups of them, as pairs of how many and of their own rate.
     rate_hz
-        How often each of those changes, per second.
+        How often each of those in no group changes, per second.
     camera
         Whether a ``CameraIOC`` with this prefix runs too, as a second server.
     camera_options
@@ -98,7 +98,7 @@ class SimIOC(SoftIOC):
         self,
         prefix: str = "SIM:",
         scalars: int = 20_000,
-        changing: int | None = None,
+        changing: Changing = None,
         rate_hz: float = 10.0,
         *,
         camera: bool = False,
@@ -108,7 +108,9 @@ class SimIOC(SoftIOC):
         access_security: str = "",
     ):
         self.database = SimDatabase(prefix, scalars, changing, rate_hz, arrays=arrays)
-        super().__init__(self.database.text, access_security=access_security, scan_rates_hz=[rate_hz], ports=ports)
+        super().__init__(
+            self.database.text, access_security=access_security, scan_rates_hz=self.database.rates_hz, ports=ports
+        )
         self.prefix = prefix
         self.camera: CameraIOC | None = None
         if camera:
@@ -119,6 +121,11 @@ class SimIOC(SoftIOC):
     def names(self) -> list[str]:
         """The names of the scalar records, in order."""
         return self.database.names
+
+    @property
+    def array_names(self) -> list[str]:
+        """The names of the arrays and long strings, the frames of the camera last."""
+        return [*self.database.array_names, *([self.camera.image] if self.camera is not None else [])]
 
     @property
     def environ(self) -> dict[str, str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from .database import Changing
 from .ioc import SimIOC
 from .ports import Ports
 from .process import SimError
@@ -104,7 +105,7 @@ class Simulation:
 def start_sim(
     prefix: str = "SIM:",
     scalars: int = 20_000,
-    changing: int | None = None,
+    changing: Changing = None,
     rate_hz: float = 10.0,
     *,
     camera: bool = True,

@@ -62,6 +62,12 @@ def specials_values(prefix: str) -> dict[str, object]:
     return values
 
 
+def array_names(prefix: str) -> list[str]:
+    """Return the names of those special records that are arrays or long strings."""
+    arrays = [name for name, value in specials_values(prefix).items() if isinstance(value, list | str)]
+    return [*arrays, f"{prefix}history"]
+
+
 def _waveforms(prefix: str, scan: str) -> list[str]:
     def waveform(name: str, field_type: str, size: int, contents: str) -> str:
         return (

@@ -235,7 +235,36 @@ def test_the_values_are_those_of_the_documentation():
     assert served("char00019")[:2] == (CHAR, 19)
 
 
-@pytest.mark.parametrize("options", [{"scalars": 5, "changing": 6}, {"changing": -1}, {"rate_hz": 0}, {"scalars": -1}])
+def test_groups_of_changing_records_have_rates_of_their_own():
+    database = SimDatabase("P:", 12, [(4, 1), (0, 5), (2, 50.5), (3, 1.0)], rate_hz=20, arrays=False)
+    changing = {name.removeprefix("P:"): database.by_name[name].rate_hz for name in database.changing_names}
+    # A group begins with a calc of the next number: what it processes goes at the same rate.
+    assert changing == {
+        **dict.fromkeys(("calc00001", "ramp00001", "tick00001", "calc00002"), 1),
+        **dict.fromkeys(("calc00003", "ramp00003"), 50.5),
+        **dict.fromkeys(("calc00004", "ramp00004", "tick00004"), 1),
+    }
+    assert len(database.names) == 12
+    assert database.rates_hz == [1, 50.5]
+    assert SimDatabase("P:", 1, 0, 20).rates_hz == [20]
+    assert database.text.count('"50.5 Hz"') == 1
+    assert 'FLNK,"P:ramp00002"' not in database.text
+    assert 'FLNK,"P:tick00003"' not in database.text
+    assert 'FLNK,"P:tick00004"' in database.text
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scalars": 5, "changing": 6},
+        {"changing": -1},
+        {"rate_hz": 0},
+        {"scalars": -1},
+        {"scalars": 5, "changing": [(3, 1), (3, 1)]},
+        {"changing": [(-1, 1), (3, 1)]},
+        {"changing": [(1, 0)]},
+    ],
+)
 def test_numbers_that_make_no_sense(options):
     with pytest.raises(ConfigurationError):
         SimDatabase("P:", **options)
