@@ -86,6 +86,14 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
+def test_the_readme_begins_with_what_to_type() -> None:
+    title, what, how, code, *_ = (ROOT / "README.md").read_text(encoding="utf-8").split("\n\n")
+    assert title == "# daqca"
+    assert what.startswith("Data acquisition")
+    assert how.endswith(":")
+    assert re.findall(r"^(make \w+) +# ", code, re.MULTILINE) == ["make demo", "make test"]
+
+
 def test_the_readme_explains_every_outcome() -> None:
     rows = re.findall(r"^\| (.+?) \| .+ \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     words = {word for row in rows for word in row.split(", ")}
