@@ -1,4 +1,4 @@
-"""Names of the manual's chapter 3 that no other test is about: `connect`, `poll`, the limits, one by one."""
+"""Names of the manual's chapter 3 that no other test is about, and what docs/pv.md says to differ there."""
 
 from __future__ import annotations
 
@@ -47,6 +47,44 @@ def test_poll(engine: Engine, records: Records):
     while pv.get() != 2.5:
         pv.poll(evt=1e-3)
         assert time.monotonic() < end
+
+
+def test_reconnect_of_a_pv_that_is_connected_tells_nobody(engine: Engine, records: Records):
+    """Nothing has changed: docs/pv.md, What differs from PyEpics."""
+    connections, values = Calls(), Calls()
+    pv = PV(records("count"), connection_callback=connections, callback=values)
+    connections.wait()
+    values.wait()
+    assert pv.reconnect() is True
+    assert pv.put(pv.get() + 1, wait=True) == 1
+    values.wait_last(pv.get())
+    assert connections.all("conn") == [True]
+    pv.force_connect()
+    assert connections.all("conn") == [True, True]
+    assert pv.connected
+    pv.disconnect()
+
+
+def test_a_get_that_was_not_answered_is_asked_anew(own_engine: Engine, own_records: Records):
+    """And gives the value of now: docs/pv.md, What differs from the manual."""
+    pv = PV(own_records("free"), auto_monitor=False)
+    assert pv.get(timeout=20) == 0
+    own_records.ioc.suspend()
+    assert pv.get(timeout=0.1) is None
+    own_records.ioc.resume()
+    own_engine.put(own_records("free"), 5, wait=True, timeout=20)
+    assert pv.get(timeout=20) == 5
+
+
+def test_the_value_after_disconnect(engine: Engine, records: Records):
+    """None, but that of another PV of the name, if there is one."""
+    alone, one, two = PV(records("double")), PV(records("long")), PV(records("long"))
+    assert (alone.get(timeout=20), one.get(timeout=20), two.get(timeout=20)) == (1.5, 7, 7)
+    eventually(lambda: engine.last(two._slot), "its monitor has told it too")
+    alone.disconnect()
+    one.disconnect()
+    assert alone.get(timeout=0.1) is one.get(timeout=0.1) is None
+    assert (alone.value, one.value, two.value) == (None, 7, 7)
 
 
 def test_limits(engine: Engine, records: Records):
