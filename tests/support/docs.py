@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -79,7 +80,7 @@ def _used(node: ast.AST) -> set[str]:
         return {f"'{node.value}'"}
     session = re.findall(r"^ *(?:>>>|\.\.\.) (.*)$", node.value, re.MULTILINE)
     try:
-        program = ast.parse("\n".join(session) if session else node.value)
+        program = ast.parse("\n".join(session) if session else textwrap.dedent(node.value))
     except SyntaxError:
         return set()
     return {one for inner in ast.walk(program) for one in _used(inner)}

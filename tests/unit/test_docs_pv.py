@@ -44,13 +44,17 @@ def shown(name: str, chapter: str) -> set[str]:
 def test_what_counts_as_use() -> None:
     """As it is written below; `epics.poll` is not `PV.poll`."""
     used = docs.uses("unit/test_docs_pv.py::example")
-    assert {"epics.poll", ".units", "timeout=", "'char_value'", ".severity", ".precision"} <= used
+    assert {"epics.poll", ".units", "timeout=", "'char_value'", ".severity", ".precision", ".access_callbacks"} <= used
     assert not used & (shown("poll", "3.1.1") | shown("status", "3.1.2"))
     assert used & shown("poll", "10.3")
     assert not used & shown("host", "2")
 
 
 TABLE = {"char_value": "1.500"}
+PROGRAM = """
+    for name in names:
+        pv.access_callbacks
+"""
 
 
 def example() -> None:
@@ -59,7 +63,7 @@ def example() -> None:
     """
     pv: Any = daqca.PV
     epics: Any = daqca
-    epics.poll(pv.units, timeout=1, what=helper(TABLE))
+    epics.poll(pv.units, timeout=1, what=helper(TABLE), program=PROGRAM)
 
 
 def helper(what: Any) -> Any:
