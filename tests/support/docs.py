@@ -74,13 +74,17 @@ def _used(node: ast.AST) -> set[str]:
         return {f"{node.arg}="}
     if isinstance(node, ast.Name):
         return {node.id}
-    if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
+    if isinstance(node, ast.JoinedStr):
+        text = "".join(str(part.value) if isinstance(part, ast.Constant) else "0" for part in node.values)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        text = node.value
+    else:
         return set()
-    if "\n" not in node.value:
-        return {f"'{node.value}'"}
-    session = re.findall(r"^ *(?:>>>|\.\.\.) (.*)$", node.value, re.MULTILINE)
+    if "\n" not in text:
+        return {f"'{text}'"}
+    session = re.findall(r"^ *(?:>>>|\.\.\.) (.*)$", text, re.MULTILINE)
     try:
-        program = ast.parse("\n".join(session) if session else textwrap.dedent(node.value))
+        program = ast.parse("\n".join(session) if session else textwrap.dedent(text))
     except SyntaxError:
         return set()
     return {one for inner in ast.walk(program) for one in _used(inner)}

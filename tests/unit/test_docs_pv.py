@@ -51,8 +51,8 @@ def test_what_counts_as_use() -> None:
 
 
 TABLE = {"char_value": "1.500"}
-PROGRAM = """
-    for name in names:
+PROGRAM = f"""
+    for number in range({len(TABLE)}):
         pv.access_callbacks
 """
 
