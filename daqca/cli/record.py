@@ -82,8 +82,8 @@ def record(
     """Record every update of PVs to an HDF5 file, until the duration is over or Ctrl-C.
 
     PVs that are missing after --timeout are named, and recorded from when they come; the others are recorded from the
-    beginning. Ctrl-C stops cleanly: what came is in the file, and is verified. Exits with 1 if a PV was missing or an
-    update was lost, with 3 if the file could not be written.
+    beginning. Ctrl-C stops cleanly: what came is in the file, and is verified. Exits with 1 if a PV was missing, an
+    update was lost or a worker was lost, with 3 if the file could not be written.
     """
     from daqca.snapshot.files import check_place
 
@@ -105,7 +105,7 @@ def record(
     _report(stats, interrupt is not None, as_json)
     if interrupt is not None:
         return code_of(interrupt)
-    return ExitCode.MISSING if missing or stats.lost else ExitCode.OK
+    return ExitCode.MISSING if missing or stats.lost or stats.interruptions else ExitCode.OK
 
 
 def _run(
@@ -188,7 +188,7 @@ def _report(stats: RecordingStats, interrupted: bool, as_json: bool) -> None:
     table.add_column(style="bold")
     table.add_column(justify="right")
     lost = f"[{'red' if stats.lost else 'green'}]{stats.lost:,}[/]"
-    for label, text in (
+    rows = [
         ("PVs", f"{stats.pvs:,}"),
         ("time", f"{stats.seconds:.2f} s"),
         ("updates received", f"{stats.received:,}"),
@@ -196,9 +196,11 @@ def _report(stats: RecordingStats, interrupted: bool, as_json: bool) -> None:
         ("updates lost", lost),
         ("  lost before the recorder", f"{stats.missed:,}"),
         ("  lost in the recorder", f"{stats.dropped:,}"),
+        *([("lost with a worker", f"unknown; interruptions: {stats.interruptions:,}")] if stats.interruptions else []),
         ("rate", f"{stats.event_rate:,.0f} updates/s, {stats.byte_rate / 1e6:,.1f} MB/s"),
         ("file read back and compared", "[green]yes[/]" if stats.complete else "[red]no[/]"),
-    ):
+    ]
+    for label, text in rows:
         table.add_row(label, text)
     console().print(table)
     size = file_size(os.path.getsize(stats.path)) if os.path.exists(stats.path) else "not there"

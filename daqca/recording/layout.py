@@ -5,6 +5,7 @@ Opens no file and moves no data. See docs/recording.md, and docs/decisions/0004-
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import IntEnum
@@ -12,8 +13,9 @@ from enum import IntEnum
 import h5py
 import numpy as np
 
-LAYOUT_VERSION = 1
-"""Stored as the file's attribute ``daqca_layout``; a reader refuses a newer one."""
+LAYOUT_VERSION = 2
+"""Stored as the file's attribute ``daqca_layout``; a reader refuses a newer one. Layout 1 counts no
+interruptions."""
 
 LIBVER = ("v110", "v110")
 """The file format: the oldest with SWMR, so that every HDF5 since 1.10 (2016) reads our files."""
@@ -116,12 +118,13 @@ PV_COLUMNS = (
     ("written", "<u8"),
     ("dropped", "<u8"),
     ("missed", "<u8"),
+    ("interruptions", "<u8"),
     ("first_time", "<i8"),
     ("last_time", "<i8"),
 )
 """The PV index, one row for each PV, beside the names. They are overwritten in place at each flush."""
 
-TOTALS = ("delivered", "received", "written", "dropped", "missed", "control", "ignored", "late")
+TOTALS = ("delivered", "received", "written", "dropped", "missed", "control", "ignored", "late", "interruptions")
 """What `STATE` counts over all PVs, in this order."""
 
 STATE_FIELDS = (("rows", "<u8", len(TABLES)), ("times", "<i8", 2), ("totals", "<u8", len(TOTALS)), ("error", "S256", 1))
@@ -150,6 +153,7 @@ DESCRIPTIONS = {
     "written": "updates that are in this file",
     "dropped": "updates that reached the recorder and are not in this file",
     "missed": "updates lost before the recorder, as far as we were told",
+    "interruptions": "how often the worker of this PV was lost: what it had not handed on is missing, and not counted",
     "first_time": "timestamp of the first update, nanoseconds since 1970-01-01 UTC; 0: none",
     "last_time": "timestamp of the last update, nanoseconds since 1970-01-01 UTC; 0: none",
     "rows": "rows surely in the file: " + ", ".join(table.name for table in TABLES),
@@ -158,6 +162,11 @@ DESCRIPTIONS = {
     "error": "what ended the recording early",
 }
 """The attribute ``description`` of each column: a file should explain itself."""
+
+
+def named_totals(counts: Sequence[int]) -> dict[str, int]:
+    """The totals of a file by name; what its layout did not have is 0."""
+    return dict.fromkeys(TOTALS, 0) | dict(zip(TOTALS, counts, strict=False))
 
 
 def iso_time(ns: int) -> str:

@@ -34,6 +34,8 @@ class Ledger:
         self.dropped = np.zeros(size, np.uint64)
         """Of these, the ones that could not be stored."""
         self.missed = np.zeros(size, np.uint64)
+        self.interruptions = np.zeros(size, np.uint64)
+        """Losses of the worker, after which nobody knows how much is missing."""
         self.first_time = np.zeros(size, np.int64)
         self.last_time = np.zeros(size, np.int64)
         self.is_array = np.zeros(size, np.bool_)
@@ -60,6 +62,10 @@ class Ledger:
         self.native_count[slot] = native_count
         self.is_array[slot] = native_count > 1
         self.any_array = self.any_array or native_count > 1
+
+    def interrupted(self, slots: Slots) -> None:
+        """Count losses of the workers of these PVs."""
+        np.add.at(self.interruptions, slots[slots < self.size], np.uint64(1))
 
     def lost(self, slots: Slots, counts: npt.NDArray[Any]) -> None:
         """Count losses upstream, per PV where the slot is one of ours."""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from h5py import h5f, h5p
 
 from daqca.errors import RecordingError
-from daqca.events import Kind
+from daqca.events import Kind, Reason
 from daqca.reading import decode_text
 from daqca.recording import finish, layout, superblock
 from daqca.recording.series import Frames, RecordedEvent, Series
@@ -113,7 +113,7 @@ class RecordingFile:
     @property
     def totals(self) -> dict[str, int]:
         """The counts over all PVs, as of the last flush: see `layout.TOTALS`."""
-        return dict(zip(layout.TOTALS, self._file[layout.STATE]["totals"][:].tolist(), strict=True))
+        return layout.named_totals(self._file[layout.STATE]["totals"][:].tolist())
 
     @property
     def rows(self) -> dict[str, int]:
@@ -125,13 +125,19 @@ class RecordingFile:
         """The counts of each PV, as of the last flush."""
         group = self._file[layout.PVS]
         received, written, dropped, missed = (group[n][:] for n in ("received", "written", "dropped", "missed"))
-        return PVCounts(list(self.names), received, written, dropped, missed)
+        interruptions = group["interruptions"][:] if "interruptions" in group else np.zeros_like(missed)
+        return PVCounts(list(self.names), received, written, dropped, missed, interruptions)
 
     @property
     def lost(self) -> int:
-        """Updates that are not in the file, as far as the file knows."""
+        """Updates that are not in the file, as far as the file knows: see also `interruptions`."""
         totals = self.totals
         return totals["dropped"] + totals["missed"]
+
+    @property
+    def interruptions(self) -> list[RecordedEvent]:
+        """When the worker of which PV was lost. What it had not handed on is missing, and not counted in `lost`."""
+        return [e for e in self.events if e.kind == Kind.DISCONNECTED and e.code == Reason.WORKER_LOST]
 
     @property
     def metadata(self) -> dict[str, Any]:

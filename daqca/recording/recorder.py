@@ -203,7 +203,12 @@ class Recorder:
         dropped = self._inbox.drops()[0]
         processed, unstored = ledger.processed.copy(), ledger.dropped.copy()
         return PVCounts(
-            list(self.names), processed + dropped, processed - unstored, dropped + unstored, ledger.missed.copy()
+            list(self.names),
+            processed + dropped,
+            processed - unstored,
+            dropped + unstored,
+            ledger.missed.copy(),
+            ledger.interruptions.copy(),
         )
 
     def _at_exit(self) -> None:

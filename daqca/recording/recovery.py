@@ -86,11 +86,11 @@ def _repair(file: h5py.File, path: str) -> finish.Tally:
     pvs["received"][:] = received
     pvs["written"][:] = found.written
     pvs["dropped"][:] = received - found.written
-    totals = dict(zip(layout.TOTALS, state["totals"][:].tolist(), strict=True))
+    totals = layout.named_totals(state["totals"][:].tolist())
     totals["received"] = int(received.sum())
     totals["written"] = int(found.written.sum())
     totals["dropped"] = totals["received"] - totals["written"]
-    state["totals"][:] = [totals[name] for name in layout.TOTALS]
+    state["totals"][:] = [totals[name] for name in layout.TOTALS[: len(state["totals"])]]
     error = bytes(state["error"][0]).decode(errors="replace") or "the recorder was killed"
     state["error"][0] = layout.text(error)
     flushed, stopped = state["times"][:].tolist()

@@ -19,6 +19,7 @@ from daqca.events import (
     EVENT_BLOCK,
     Batch,
     Kind,
+    Reason,
     Records,
     has_number,
     join,
@@ -132,6 +133,9 @@ class Sorter:
         lost = pick(records, kinds == Kind.LOST)
         if len(lost):
             ledger.lost(lost["slot"], lost["count"])
+        cut_off = pick(records, (kinds == Kind.DISCONNECTED) & (records["status"] == Reason.WORKER_LOST))
+        if len(cut_off):
+            ledger.interrupted(cut_off["slot"])
         ledger.control += int(np.count_nonzero(control))
         ledger.ignored += int(len(records) - np.count_nonzero(control) - np.count_nonzero(update))
 

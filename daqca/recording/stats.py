@@ -31,6 +31,9 @@ class RecordingStats:
     """Of these, the ones that are not in the file: the queue was full, or writing failed."""
     missed: int
     """Updates lost before the recorder, as far as it was told."""
+    interruptions: int
+    """How often the worker of a PV was lost, over all PVs: what it had not handed on is missing, and nobody knows how
+    many updates that were."""
     control: int
     """Connection changes, access changes and losses, in the events table."""
     ignored: int
@@ -64,7 +67,7 @@ class RecordingStats:
 
     @property
     def lost(self) -> int:
-        """Updates that are not in the file, wherever they got lost."""
+        """Updates that are not in the file, wherever they got lost, as far as they could be counted."""
         return self.dropped + self.missed
 
     @property
@@ -82,11 +85,14 @@ class RecordingStats:
         return {**asdict(self), "lost": self.lost, "event_rate": self.event_rate, "byte_rate": self.byte_rate}
 
     def __str__(self) -> str:
+        cut = ""
+        if self.interruptions:
+            cut = f" and an unknown number in {self.interruptions} interruptions of PVs whose worker was lost"
         state = "complete" if self.complete else (f"ended early: {self.error}" if self.error else "not complete")
         return (
             f"{self.path}: {self.received} updates of {self.pvs} PVs in {self.seconds:.1f} s"
             f" ({self.event_rate:.0f}/s, {self.byte_rate / 1e6:.1f} MB/s), {self.written} written,"
-            f" {self.lost} lost ({self.dropped} here, {self.missed} before); {state}"
+            f" {self.lost} lost ({self.dropped} here, {self.missed} before){cut}; {state}"
         )
 
 
@@ -99,6 +105,8 @@ class PVCounts:
     written: Counts
     dropped: Counts
     missed: Counts
+    interruptions: Counts
+    """How often the worker of each was lost."""
 
     @property
     def lost(self) -> Counts:
@@ -117,5 +125,5 @@ class PVCounts:
             slot = self.names.index(name)
         except ValueError:
             raise KeyError(name) from None
-        fields = ("received", "written", "dropped", "missed", "lost")
+        fields = ("received", "written", "dropped", "missed", "lost", "interruptions")
         return {field: int(getattr(self, field)[slot]) for field in fields}

@@ -258,7 +258,7 @@ class Store:
         received = ledger.processed + dropped
         columns: dict[str, npt.NDArray[Any]] = {
             name: getattr(ledger, name)
-            for name in ("native_type", "native_count", "units", "missed", "first_time", "last_time")
+            for name in ("native_type", "native_count", "units", "missed", "interruptions", "first_time", "last_time")
         }
         for name, column in {**columns, "received": received, "dropped": lost, "written": received - lost}.items():
             self.put_fixed(name, column)

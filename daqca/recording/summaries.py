@@ -16,8 +16,8 @@ def summary(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Keys: ``path``, ``complete``, ``error``, ``start``, ``end`` (ISO 8601), ``seconds``, ``bytes`` (of the file),
     ``pvs``, ``silent`` (names of PVs without any update), ``rows`` (of each table), the totals
-    (``received``, ``written``, ``dropped``, ``missed``, ...), ``lost``, ``losses`` (lost updates by name),
-    ``arrays`` (shape and type of each dataset) and ``metadata``.
+    (``received``, ``written``, ``dropped``, ``missed``, ``interruptions``, ...), ``lost``, ``losses`` (lost updates by
+    name), ``arrays`` (shape and type of each dataset) and ``metadata``.
 
     Raises
     ------
@@ -62,6 +62,8 @@ def describe(path: str | os.PathLike[str]) -> str:
         f" ({s['dropped']} in the recorder, {s['missed']} before it)",
         "  rows: " + ", ".join(f"{name} {rows}" for name, rows in s["rows"].items()),
     ]
+    if s["interruptions"]:
+        lines.append(f"  {s['interruptions']} interruptions of PVs whose worker was lost: what it held is not counted")
     lines += [
         f"  {name}: {' x '.join(map(str, a['shape']))} {a['dtype']}" for name, a in list(s["arrays"].items())[:20]
     ]

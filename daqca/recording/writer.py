@@ -206,6 +206,7 @@ class Writer(threading.Thread):
             "control": ledger.control,
             "ignored": ledger.ignored,
             "late": inbox.late,
+            "interruptions": int(ledger.interruptions.sum()),
         }
 
     def _totals_row(self) -> Counts:

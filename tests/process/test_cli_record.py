@@ -1,11 +1,14 @@
 """``daqca record`` and ``daqca demo`` end to end, with Ctrl-C, a full disk, and files that are read back."""
 
+import os
 import re
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 from support.cli import ctrl_c, daqca, daqca_running, ended
+from support.recording import eventually
 
 from daqca.cli.codes import ExitCode
 from daqca.recording import RecordingFile
@@ -111,6 +114,26 @@ def test_a_signal_while_it_waits_for_a_missing_pv_stops_cleanly(ioc, tmp_path):
     assert (stats["complete"], stats["lost"], stats["interrupted"]) == (True, 0, True)
     with RecordingFile(path) as file:
         assert len(file.scalars(name).values) == stats["written"] >= 5
+
+
+def test_a_worker_that_is_lost_is_told(ioc, tmp_path):
+    path, name = tmp_path / "run.h5", ioc.database.changing_names[0]
+    with daqca_running("record", name, "-o", path, "--workers", 1) as process:
+        wait_for_updates(path, name, 5)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        (worker,) = (int(pid) for pid in children if b"daqca.workers" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        os.kill(worker, signal.SIGKILL)
+        eventually(lambda: interrupted(path), "the interruption is in the file")
+        ctrl_c(process)
+        done = ended(process)
+    assert done.code == 130, done
+    assert numbers_of(done.out)["lost with a worker"] == "unknown; interruptions: 1"
+    assert interrupted(path) == [name]
+
+
+def interrupted(path) -> list[str]:
+    with RecordingFile(path) as file:
+        return [event.name for event in file.interruptions]
 
 
 def test_no_room_ends_the_recording_and_says_what_is_there(make_ioc, tmp_path):

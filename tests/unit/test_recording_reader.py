@@ -112,6 +112,23 @@ def test_a_newer_layout_is_refused(path: Path) -> None:
         assert file.attrs["daqca_layout"] == layout.LAYOUT_VERSION + 1
 
 
+def test_a_file_of_layout_1_is_read_and_recovered(path: Path) -> None:
+    with RecordingFile(path) as recording:
+        totals = recording.totals
+    with h5py.File(path, "r+") as file:
+        file.attrs["daqca_layout"] = 1
+        file.attrs.modify("complete", False)
+        del file["entry/pvs/interruptions"], file["entry/state/totals"]
+        old = layout.TOTALS[: layout.TOTALS.index("interruptions")]
+        file["entry/state/totals"] = [totals[name] for name in old]
+    recover(path, force=True)
+    with RecordingFile(path) as recording:
+        assert recording.totals == totals
+        assert recording.counts.interruptions.tolist() == [0] * 6
+        assert recording.counts.written.tolist() == [50, 50, 2, 6, 6, 0]
+        assert recording.lost == 2
+
+
 def test_rows_that_were_not_committed_do_not_count(path: Path) -> None:
     # As after a kill between the growing of a column and the flush of what is in it.
     with h5py.File(path, "r+") as file:

@@ -16,7 +16,7 @@ from support.recording import CHAR, DOUBLE, LONG, STRING, T0, Feed, eventually, 
 
 from daqca.errors import RecordingError
 from daqca.events import ALL_SLOTS, EVENT_BLOCK, Access, Kind, Reason
-from daqca.recording import Recorder, RecordingFile, layout
+from daqca.recording import Recorder, RecordingFile, describe, layout, summary
 from daqca.recording.store import Store
 
 
@@ -43,7 +43,13 @@ def test_numbers_strings_and_arrays_are_all_there(tmp_path: Path) -> None:
         assert frames.stack().tolist() == [[i] * 70_000 for i in range(50)]
         assert frames[-1].dtype == np.uint8
         assert frames.times.tolist() == numeric.times.tolist()
-        assert file.counts.of("d") == {"received": 50, "written": 50, "dropped": 0, "missed": 0, "lost": 0}
+        assert file.counts.of("d") == counts_of(50, 50)
+
+
+def counts_of(received: int, written: int) -> dict[str, int]:
+    """The counts of a PV that lost nothing but in the recorder."""
+    lost = received - written
+    return {"received": received, "written": written, "dropped": lost, "missed": 0, "lost": lost, "interruptions": 0}
 
 
 def test_one_element_of_an_array_stays_with_its_array(tmp_path: Path) -> None:
@@ -175,6 +181,25 @@ def test_connections_and_losses_are_data(tmp_path: Path) -> None:
             ("b", Kind.REFUSED, 1, 0),
         ]
         assert {e.origin for e in file.events} == {layout.Origin.UPSTREAM}
+
+
+def test_what_a_lost_worker_held_is_not_counted_but_told(tmp_path: Path) -> None:
+    path = tmp_path / "run.h5"
+    names = ["a", "b", "c"]
+    feed = Feed().connected(0).connected(1).disconnected(0, Reason.WORKER_LOST).disconnected(1, Reason.CLOSED)
+    feed.disconnected(9, Reason.WORKER_LOST)  # of nobody that is recorded
+    stats = record(path, names, feed.connected(0).number(0, 1).disconnected(0, Reason.WORKER_LOST).batch())
+    assert (stats.complete, stats.lost, stats.interruptions, stats.control) == (True, 0, 2, 7)
+    assert "0 before) and an unknown number in 2 interruptions of PVs whose worker was lost; complete" in str(stats)
+    with RecordingFile(path) as file:
+        assert file.counts.interruptions.tolist() == [2, 0, 0]
+        assert file.counts.of("a")["interruptions"] == 2
+        assert file.totals["interruptions"] == 2
+        assert file.h5.attrs["interruptions"] == 2
+        assert [(e.name, e.time) for e in file.interruptions] == [("a", T0 + 1), ("", T0 + 1), ("a", T0 + 1)]
+    assert summary(path)["interruptions"] == 2
+    assert "2 interruptions of PVs whose worker was lost" in describe(path)
+    assert "unknown" not in str(record(tmp_path / "other.h5", names, Feed().connected(0).disconnected(0).batch()))
 
 
 def test_units_come_with_metadata_events(tmp_path: Path) -> None:
@@ -338,7 +363,7 @@ def test_a_write_that_fails_ends_the_writing_and_counts_the_rest(
         assert not file.complete
         assert "EIO" in file.error
         assert file.scalars("a").values.tolist() == list(range(11))  # what was in memory was saved
-        assert file.counts.of("cam") == {"received": 1, "written": 0, "dropped": 1, "missed": 0, "lost": 1}
+        assert file.counts.of("cam") == counts_of(1, 0)
         assert file.counts.of("a")["dropped"] == 5
     with h5py.File(path) as plain:
         assert plain["entry/scalars/value"].shape[0] == 11
