@@ -14,7 +14,7 @@ from daqca import ca, pv_proxy
 
 PAGE = docs.page("pv.md")
 ROWS = docs.table(PAGE, "## Every name")
-OURS = [row for row in ROWS if row[2] in ("as in the manual", "of PyEpics 3.5")]
+OURS = [row for row in ROWS if row[2] in ("as in the manual", "differ: see above", "of PyEpics 3.5")]
 ARGUMENTS = {
     *inspect.signature(daqca.PV).parameters,
     *(name for one in ("get", "put", "add_callback") for name in inspect.signature(getattr(daqca.PV, one)).parameters),
