@@ -15,6 +15,8 @@ class Callbacks(dict[Any, tuple[Callable[..., Any], dict[str, Any]]]):
         Called when there may be more of them.
     """
 
+    __slots__ = ("_changed",)
+
     def __init__(self, changed: Callable[[], None]) -> None:
         super().__init__()
         self._changed = changed
@@ -55,6 +57,8 @@ class Listeners(list[Callable[..., Any]]):
     changed
         Called when there may be more of them.
     """
+
+    __slots__ = ("_changed",)
 
     def __init__(self, changed: Callable[[], None], items: Iterable[Callable[..., Any]] = ()) -> None:
         super().__init__(items)

@@ -108,7 +108,7 @@ def describe(pv: Any) -> str:
             continue
         if name == "timestamp":
             item = f"{item:.3f} ({time_text(item)})"
-        shown[name] = f"{item!r}" if name == "char_value" else item
+        shown[name] = f"'{item}'" if name == "char_value" else item
     lines += [f"   {name:{20 if len(name) > 14 else 15}s} = {item}" for name, item in shown.items()]
     if plain == "enum":
         lines.append("   enum strings: ")
