@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         caput_many,
         poll,
     )
+    from daqca.multiproc import CAPool, CAProcess
     from daqca.outcome import Outcome
     from daqca.pv_proxy import PV, get_pv
     from daqca.reading import Metadata, Reading
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [  # noqa: RUF022 - sorted as everybody sorts
+    "CAPool",
+    "CAProcess",
     "ChannelInfo",
     "Engine",
     "INVALID_ALARM",
@@ -63,6 +66,8 @@ _HOMES = {
     "MAJOR_ALARM": "daqca.functions",
     "MINOR_ALARM": "daqca.functions",
     "NO_ALARM": "daqca.functions",
+    "CAPool": "daqca.multiproc",
+    "CAProcess": "daqca.multiproc",
     "PV": "daqca.pv_proxy",
     "ChannelInfo": "daqca.engine",
     "Engine": "daqca.engine",

@@ -368,7 +368,9 @@ class Loop:
                 if self.is_closed:
                     return False
                 self._pump()
-                done = all(link.has_sent() for link in self._links.values())
+                # Nothing was put to a server that has not answered yet.
+                links = [link for link in self._links.values() if link.circuit.state != CircuitState.CONNECTING]
+                done = all(link.has_sent() for link in links)
             left = deadline - time.monotonic()
             if done or left <= 0:
                 return done

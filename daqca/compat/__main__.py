@@ -25,7 +25,8 @@ with a __main__.py, too.
 
   -h, --help   this text
 
-Processes that the program starts anew (not by fork) call daqca.compat.install() themselves.
+The children of its multiprocessing find it, too, however they are started. Other programs that it
+starts are run with python -m daqca.compat themselves, or call daqca.compat.install().
 """
 
 

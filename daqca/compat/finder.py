@@ -22,7 +22,7 @@ MODULES: dict[str, str | None] = {
     "device": None,
     "devices": None,
     "motor": None,
-    "multiproc": None,
+    "multiproc": "daqca.multiproc",
     "pv": "daqca.compat.pv",
     "utils": "daqca.compat.utils",
     "wx": None,
@@ -33,7 +33,9 @@ CLASSES = {"Alarm": "alarm", "CAPool": "multiproc", "CAProcess": "multiproc", "D
 
 
 def install() -> None:
-    """Have ``import epics`` find daqca from now on, in this process. PyEpics, if it is there, is not looked at.
+    """Have ``import epics`` find daqca from now on, in this process and in the children of its `multiprocessing`.
+
+    PyEpics, if it is there, is not looked at.
 
     To do so again does no harm.
 
@@ -52,14 +54,20 @@ def install() -> None:
             "Call it before anything imports epics, or run the program with python -m daqca.compat",
             name=PACKAGE,
         )
+    from daqca.compat import spawning
+
     _forget()
     sys.meta_path.insert(0, _finder)
+    spawning.begin()
 
 
 def uninstall() -> None:
     """Undo `install`: the next ``import epics`` finds what is installed. What was imported before stays as it is."""
     if _finder not in sys.meta_path:
         return
+    from daqca.compat import spawning
+
+    spawning.end()
     sys.meta_path.remove(_finder)
     home = sys.modules.get("daqca.compat.pv")
     if home is not None:

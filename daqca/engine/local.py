@@ -16,6 +16,8 @@ from daqca.link import AUTO, Deliver, Slots, asked
 from daqca.operations import Operation, Operations
 
 _NONE = 0xFFFFFFFF
+_PATIENCE = 2.0
+"""Seconds that what was put has to leave this host when all is closed: a server may take nothing any more."""
 
 
 class LocalLink:
@@ -115,5 +117,6 @@ class LocalLink:
         return self._context.stats()
 
     def close(self) -> None:
-        """See `daqca.link.Link.close`."""
+        """See `daqca.link.Link.close`. What was put goes out before."""
+        self._context.drain(_PATIENCE)
         self._context.close()

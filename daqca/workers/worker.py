@@ -32,6 +32,8 @@ log = logging.getLogger("daqca.workers")
 _ANSWERED = (Code.READ, Code.READ_ONE, Code.WRITE_ONE, Code.WRITE_DOUBLES)
 MAX_CLIENTS = 254
 """The owners of records are bytes, of which one means everybody."""
+_PATIENCE = 1.0
+"""Seconds that what was put has to leave this host at the end; less than who ends us waits."""
 
 
 class Worker:
@@ -357,7 +359,8 @@ class Worker:
         self._answer(client, request, stats)
 
     def close(self) -> None:
-        """End the context."""
+        """End the context. What was put goes out before."""
+        self.context.drain(_PATIENCE)
         self.context.close()
 
 

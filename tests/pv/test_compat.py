@@ -75,7 +75,8 @@ def test_another_one_is_shadowed(other_epics: Path):
             print(error)
     """)
     assert quiet(done) == (
-        "epics.devices is not in daqca yet: daqca.compat has epics.ca, epics.dbr, epics.pv, epics.utils of PyEpics\n"
+        "epics.devices is not in daqca yet: "
+        "daqca.compat has epics.ca, epics.dbr, epics.multiproc, epics.pv, epics.utils of PyEpics\n"
     )
 
 

@@ -1,6 +1,10 @@
-"""The examples of the manual's chapter 10: large arrays, many PVs, and polling."""
+"""The examples of the manual's chapter 10: large arrays, many PVs, polling, and processes."""
 
 from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -96,3 +100,79 @@ while not pv.connected:
 """
     )
     assert names["pv"].get() == 1.0
+
+
+@pytest.fixture
+def forks() -> Iterator[None]:
+    """A child has the functions of its parent, which are in no file here."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("fork", force=True)
+    yield
+    multiprocessing.set_start_method(before, force=True)
+
+
+@pytest.mark.usefixtures("forks")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_10_5_multiprocessing(bench: Bench, capfd: pytest.CaptureFixture[str]):
+    """The manual waits 0.75 s between two readings, and 0.9 s at the end; here it is until the monitor has told."""
+    bench.program(
+        """
+import daqca as epics
+import time
+import multiprocessing as mp
+import threading
+
+PVN1 = pvnames.double_pv # 'Py:ao2'
+PVN2 = pvnames.double_pv2 # 'Py:ao3'
+
+def subprocess(*args):
+    print('==subprocess==', args)
+    mypvs = [epics.PV(pvname) for pvname in args]
+
+    for i in range(10):
+        time.sleep(0.02)
+        out = [(p.pvname, p.get(as_string=True)) for p in mypvs]
+        out = ', '.join(["%s=%s" % o for o in out])
+        print('==sub (%d): %s' % (i, out))
+
+def main_process():
+    def monitor(pvname=None, char_value=None, **kwargs):
+        print('--main:monitor %s=%s' % (pvname, char_value))
+        monitored.set()
+
+    print('--main:')
+    pv1 = epics.PV(PVN1)
+    print('--main:init %s=%s' % (PVN1, pv1.get()))
+    pv1.add_callback(callback=monitor)
+
+    try:
+        proc1 = epics.CAProcess(target=subprocess,
+                                args=(PVN1, PVN2))
+        proc1.start()
+        proc1.join()
+    except KeyboardInterrupt:
+        print('--main: killing subprocess')
+        proc1.terminate()
+
+    print('--main: subprocess complete')
+    pv1.put(pv1.get() + 1)
+    assert monitored.wait(20)
+    print('--main:final %s=%s' % (PVN1, pv1.get()))
+
+monitored = threading.Event()
+if __name__ == '__main__':
+    main_process()
+""",
+        __name__="__main__",
+        pvnames=SimpleNamespace(double_pv=bench.prefix + "m3", double_pv2=bench.prefix + "m1"),
+    )
+    p = bench.prefix
+    assert capfd.readouterr().out.splitlines() == [
+        "--main:",
+        f"--main:init {p}m3=0.2",
+        f"==subprocess== ('{p}m3', '{p}m1')",
+        *(f"==sub ({i}): {p}m3=0.200, {p}m1=1.20010" for i in range(10)),
+        "--main: subprocess complete",
+        f"--main:monitor {p}m3=1.200",
+        f"--main:final {p}m3=1.2",
+    ]
