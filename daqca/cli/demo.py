@@ -1,44 +1,37 @@
 """``daqca demo``: the main job, end to end, on an IOC of its own: snapshots of 20,000 PVs, and a recording.
 
-What is measured is kept in `Results`; `demo_check` reads the files back, `demo_picture` draws them.
+What is measured is kept in `Results`; `demo_record` records, `demo_check` reads the files back, `demo_picture` draws.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from daqca.cli.codes import ExitCode
+from daqca.cli.demo_record import FAST, PREFIX, SIDE, Pace, record
+from daqca.cli.demo_steps import Serve, Step, settings_of
 from daqca.cli.options import above_zero
 from daqca.cli.sim import require_simulator
 from daqca.errors import ConfigurationError, RecordingError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from rich.console import Console
 
-    from daqca.ca.settings import Settings
     from daqca.cli.demo_check import Check
-    from daqca.cli.output import ProgressBar
     from daqca.engine import Engine
     from daqca.recording import RecordingStats
     from daqca.sim import SimIOC
     from daqca.snapshot import Snapshot
 
-PREFIX = "DEMO:"
-SIDE = 1024
-FAST = 1000
 WARM_SNAPSHOTS = 30
-_TICK_S = 0.5
 _FILES = ("snapshot.h5", "snapshot.csv", "recording.h5", "demo.png")
 
 
@@ -93,9 +86,7 @@ Examples:
     "--rate",
     type=float,
     callback=above_zero,
-    default=200_000.0,
-    show_default=True,
-    help=f"Scalar updates per second, of {FAST:,} PVs.",
+    help=f"Scalar updates per second, of {FAST:,} PVs.  [default: as many as come without a loss, which is tried out]",
 )
 @click.option(
     "--frame-rate",
@@ -107,7 +98,7 @@ Examples:
 )
 @click.option("--picture/--no-picture", default=True, help="Draw a PNG of the results, or not.")
 def demo(
-    output: str, scalars: int, workers: int, duration: float, rate: float, frame_rate: float, picture: bool
+    output: str, scalars: int, workers: int, duration: float, rate: float | None, frame_rate: float, picture: bool
 ) -> int:
     """Snapshot 20,000 PVs and record a detector, on an IOC of its own; print the numbers, and draw them.
 
@@ -122,15 +113,13 @@ def demo(
         _require_plot()
     folder = _folder(output)
     screen = console()
-    camera = {"width": SIDE, "height": SIDE, "rate_hz": frame_rate}
-    with _Serve(screen, f"starting an IOC of {scalars:,} records", SimIOC(PREFIX, scalars, arrays=False)) as ioc:
+    with Serve(screen, f"starting an IOC of {scalars:,} records", SimIOC(PREFIX, scalars, arrays=False)) as ioc:
         snapshots = _take_snapshots(screen, ioc, folder, workers)
-    # Another one, so that what it does at full speed does not slow the snapshots.
-    fast = SimIOC(PREFIX, FAST, FAST, rate / FAST, camera=True, camera_options=camera, arrays=False)
-    with _Serve(screen, f"starting an IOC of {FAST:,} counters and a camera", fast) as ioc:
-        results = Results(snapshots, *_record(screen, ioc, folder, duration, workers))
+    # On another one, so that what it does at full speed does not slow the snapshots.
+    pace = Pace(rate, frame_rate, duration, workers)
+    results = Results(snapshots, *record(screen, str(folder / "recording.h5"), pace))
     if picture:
-        with _Step(screen, "drawing"):
+        with Step(screen, "drawing"):
             from daqca.cli.demo_picture import draw
 
             draw(folder / "demo.png", folder / "recording.h5", results)
@@ -141,51 +130,6 @@ def demo(
 def _require_plot() -> None:
     if importlib.util.find_spec("matplotlib") is None:
         raise ConfigurationError("the picture needs matplotlib: pip install 'daqca[plot]', or say --no-picture")
-
-
-class _Serve:
-    """An IOC of the demo while it is needed."""
-
-    def __init__(self, screen: Console, title: str, server: SimIOC):
-        self._step = _Step(screen, title)
-        self._server = server
-
-    def __enter__(self) -> SimIOC:
-        with self._step:
-            return self._server.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._server.stop()
-
-
-def _settings(server: SimIOC) -> Settings:
-    """How to find an IOC of the demo. No repeater of ours is left behind for long."""
-    from daqca.ca.settings import Settings
-
-    return replace(Settings.from_environ(server.environ), repeater_linger=1.0)
-
-
-class _Step:
-    """A bar for what is being done, and then a line that says how long it took."""
-
-    def __init__(self, screen: Console, title: str):
-        from daqca.cli.output import ProgressBar
-
-        self._screen = screen
-        self._title = title
-        self._bar = ProgressBar(title)
-
-    def __enter__(self) -> ProgressBar:
-        self._start = time.perf_counter()
-        return self._bar.__enter__()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        took = time.perf_counter() - self._start
-        self._bar.__exit__(kind, error, trace)
-        if kind is None:
-            self._screen.print(f"{self._title} [dim]({took:.1f} s)[/]")
 
 
 def _folder(output: str) -> Path:
@@ -207,13 +151,13 @@ def _take_snapshots(screen: Console, server: SimIOC, folder: Path, workers: int)
     from daqca.engine import Engine
     from daqca.snapshot import Snapshot
 
-    names, settings = server.names, _settings(server)
+    names, settings = server.names, settings_of(server)
     cold: dict[str, float] = {}
     warm: dict[str, list[float]] = {}
     for number in dict.fromkeys((0, workers)):
         way = f"{number} workers" if number else "in process"
         with (
-            _Step(screen, f"snapshots of {len(names):,} PVs, {way}") as progress,
+            Step(screen, f"snapshots of {len(names):,} PVs, {way}") as progress,
             Engine(number, settings=settings) as engine,
         ):
             cold[way] = _timed_snapshot(engine, names)[0]
@@ -234,43 +178,6 @@ def _timed_snapshot(engine: Engine, names: list[str]) -> tuple[float, Snapshot]:
     start = time.perf_counter()
     snapshot = engine.snapshot(names, timeout=20.0)
     return time.perf_counter() - start, snapshot
-
-
-def _record(
-    screen: Console, server: SimIOC, folder: Path, duration: float, workers: int
-) -> tuple[RecordingStats, Check]:
-    """Record what changes, and the detector, and read the file back."""
-    from daqca.cli.demo_check import check
-    from daqca.engine import Engine
-
-    assert server.camera is not None
-    image, counters = server.camera.image, server.database.changing_names
-    names, acquire = [*counters, image], f"{PREFIX}cam1:Acquire"
-    path = str(folder / "recording.h5")
-    options: dict[str, Any] = {"overwrite": True, "shapes": {image: (SIDE, SIDE)}, "frame_compression": "bslz4"}
-    with Engine(workers, settings=_settings(server)) as engine:
-        engine.connect([*names, acquire], timeout=20.0)
-        with engine.record(path, names, **options) as recording:
-            with _Step(
-                screen, f"recording {len(counters):,} scalars and a detector of {SIDE} x {SIDE} pixels"
-            ) as progress:
-                engine.put(acquire, 1, wait=False)
-                _let_pass(duration, progress)
-                engine.put(acquire, 0, wait=True)
-                # What the camera says it has made; it does not go on.
-                made = int(engine.get(f"{PREFIX}cam1:ArrayCounter_RBV").value)  # type: ignore[arg-type]
-            with _Step(screen, "writing what is queued, and verifying the counts") as progress:
-                stats = recording.stop(progress=progress)
-    with _Step(screen, "reading the recording back, every value and pixel"):
-        return stats, check(path, image, counters, server.camera.pattern, made)
-
-
-def _let_pass(duration: float, progress: ProgressBar) -> None:
-    """Wait so many seconds, and show them as they go by."""
-    end = time.monotonic() + duration
-    while (left := end - time.monotonic()) > 0:
-        progress(int(duration - left), math.ceil(duration))
-        time.sleep(min(left, _TICK_S))
 
 
 def _report(screen: Console, folder: Path, results: Results) -> None:
