@@ -1,7 +1,6 @@
 """`CAProcess` and `CAPool`: children of multiprocessing have Channel Access for themselves. Manual, chapter 10.5.
 
-Each test runs a script of its own, for a child that is spawned imports the script again; whatever one says on its
-standard error is a fault, unless the test looks for it.
+Each test runs a script of its own. Under the name of ``epics`` they are in ``test_multiproc_compat.py``.
 """
 
 from __future__ import annotations
@@ -10,93 +9,17 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
-from support.ca_scripts import QUICK, Running, quiet
+from support import multiproc
+from support.ca_scripts import QUICK, quiet
 from support.ioc import IOCFactory, random_prefix
+from support.multiproc import COMMAND, METHODS, alive, run, running
 
 from daqca.sim import SimIOC, SoftIOC
 
-METHODS = pytest.mark.parametrize("method", ["fork", "spawn"])
-ALL_METHODS = pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-# The second: a warning of os.fork beside threads, since Python 3.12.
-FLAGS = ("-W", "error", "-W", "ignore::DeprecationWarning")
-BEGIN = """
-import multiprocessing as mp
-import os, signal, sys, threading, time
-
-import daqca as epics
-from daqca import ca
-
-prefix = sys.argv[1]
-
-def until(condition, patience=30):
-    end = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < end, "it does not come true"
-        time.sleep(0.001)
-
-def joined(process, code=0):
-    process.join(40)
-    assert process.exitcode == code, process
-"""
-MAIN = """
-if __name__ == "__main__":
-    mp.set_start_method(sys.argv[2])
-"""
-COMPAT = BEGIN.replace("import daqca as epics\nfrom daqca import ca", "import epics\nfrom epics import ca")
-COMMAND = Callable[..., list[str]]
-
-
-@pytest.fixture
-def command(tmp_path: Path) -> COMMAND:
-    """The command that runs a script: ``command(functions, main, *args)``; `flags` go before the script."""
-
-    def make(
-        functions: str, main: str, *args: str, begin: str = BEGIN, flags: tuple[str, ...] = (), name: str = "script.py"
-    ) -> list[str]:
-        path = tmp_path / name
-        main = textwrap.indent(textwrap.dedent(main), "    ")
-        path.write_text(begin + textwrap.dedent(functions) + MAIN + main)
-        return [sys.executable, *FLAGS, *flags, str(path), *args]
-
-    return make
-
-
-def run(command: list[str], cwd: Path | None = None) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False, cwd=cwd)
-    return quiet(done)
-
-
-@contextmanager
-def running(command: list[str]) -> Iterator[Running]:
-    """Start a script as the leader of its process group, as a terminal does."""
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    with process:
-        try:
-            yield Running(process)
-        finally:
-            process.kill()
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
+command = multiproc.command
 
 # --- processes ----------------------------------------------------------------------------------
 
@@ -513,124 +436,7 @@ def test_the_puts_of_a_pool_that_is_left(ring: tuple[SoftIOC, str], command: COM
     assert run(command(functions, main, ring[1], "fork")) == "well\n"
 
 
-# --- under the name of epics --------------------------------------------------------------------
-
-NAMED = """
-assert epics.__version__.startswith("3.5."), epics
-
-def child(queue, ending, more):
-    pv = epics.PV(prefix + ending)
-    pv.put(os.getpid(), wait=True)
-    queue.put((ending, pv.get() == os.getpid(), type(mp.current_process()) is epics.CAProcess, epics.PV.__module__))
-    if more:
-        process = epics.CAProcess(target=child, args=(queue, "ao00019", False))
-        process.start()
-        joined(process)
-
-def plain(queue):
-    import epics.multiproc
-    queue.put(epics.multiproc.CAPool is epics.CAPool)
-
-def value(ending):
-    return epics.caget(prefix + ending)
-"""
-NAMED_MAIN = """
-queue = mp.Queue()
-process = epics.CAProcess(target=child, args=(queue, "ao00018", True))
-process.start()
-for ending in ("ao00018", "ao00019"):
-    got = queue.get(timeout=40)
-    assert got == (ending, True, True, "daqca.compat.pv"), got
-joined(process)
-process = mp.Process(target=plain, args=(queue,))
-process.start()
-assert queue.get(timeout=40)
-joined(process)
-with epics.CAPool(1) as pool:
-    assert pool.map(value, ["ai00001", "longin00003"]) == [0.125, 21]
-    pool.close()
-    pool.join()
-print("well")
-"""
-
-
-@pytest.fixture
-def other_epics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another package of the name, as PyEpics would be."""
-    (tmp_path / "other" / "epics").mkdir(parents=True)
-    (tmp_path / "other" / "epics" / "__init__.py").write_text("__version__ = 'the other one'\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "other"))
-
-
-@ALL_METHODS
-@pytest.mark.parametrize("way", ["script", "module", "install"])
-def test_under_compat(ioc: SimIOC, command: COMMAND, other_epics: None, method: str, way: str, tmp_path: Path):
-    """Children and theirs find daqca, whatever starts them, though the script says no more than ``import epics``."""
-    if way == "install":
-        begin = "import daqca.compat\ndaqca.compat.install()\n" + COMPAT
-        assert run(command(NAMED, NAMED_MAIN, ioc.prefix, method, begin=begin)) == "well\n"
-        return
-    made = command(NAMED, NAMED_MAIN, ioc.prefix, method, begin=COMPAT, flags=("-m", "daqca.compat"))
-    if way == "module":
-        position = made.index(str(tmp_path / "script.py"))
-        made[position : position + 1] = ["-m", "script"]
-    assert run(made, cwd=tmp_path) == "well\n"
-
-
-@METHODS
-def test_compat_that_is_found_nowhere_but_in_the_parents_path(
-    ioc: SimIOC, command: COMMAND, other_epics: None, method: str, tmp_path: Path
-):
-    """As when daqca is not installed, and its folder is put into `sys.path` by the program."""
-    import daqca
-
-    folder = str(Path(daqca.__file__).parent.parent)
-    begin = f"""
-import os, sys
-if __name__ == "__main__":
-    sys.path[:] = [path for path in sys.path if os.path.abspath(path) != {folder!r}] + [{folder!r}]
-    import daqca.compat
-    daqca.compat.install()
-"""
-    assert run(command(NAMED, NAMED_MAIN, ioc.prefix, method, begin=begin + COMPAT), cwd=tmp_path) == "well\n"
-
-
-def test_compat_undone_is_undone_for_children(command: COMMAND, other_epics: None):
-    begin = """
-import multiprocessing as mp
-import sys
-
-def child():
-    import epics
-    print(epics.__version__, flush=True)
-"""
-    main = """
-    from multiprocessing import spawn
-    original = spawn.get_preparation_data
-    from daqca import compat
-    for _ in range(2):
-        compat.install()
-        compat.install()
-        compat.uninstall()
-    assert spawn.get_preparation_data is original
-    process = mp.Process(target=child)
-    process.start()
-    process.join()
-    """
-    assert run(command("", main, "", "spawn", begin=begin)) == "the other one\n"
-
-
-def test_the_fork_server_does_not_import_the_main_module_itself(command: COMMAND):
-    """Newer ones import it ahead, without knowing of daqca; what they ask for says nothing of it."""
-    begin = "import multiprocessing as mp\nimport sys\n"
-    main = """
-    from multiprocessing import spawn
-    assert spawn.get_preparation_data("child")["init_main_from_path"] == __file__
-    asked = spawn.get_preparation_data("ignore")
-    assert not [key for key in asked if key.startswith(("init_main", "daqca"))] and asked["sys_path"] == sys.path
-    print("well")
-    """
-    assert run(command("", main, "", "spawn", begin=begin, flags=("-m", "daqca.compat"))) == "well\n"
+# --- the import -----------------------------------------------------------------------------------
 
 
 def test_importing_daqca_stays_light():
