@@ -118,6 +118,26 @@ def child():
     assert run(command("", main, "", "spawn", begin=begin)) == "the other one\n"
 
 
+NEWER = """
+from multiprocessing import spawn
+today = spawn.get_preparation_data
+
+def newer(name):
+    data = today(name)
+    if name == "ignore" and "init_main_from_path" in data:
+        data["main_path"] = data["init_main_from_path"]
+    return data
+
+spawn.get_preparation_data = newer
+"""
+
+
+def test_a_fork_server_that_imports_the_main_module_ahead(ioc: SimIOC, command: COMMAND, other_epics: None):
+    """As that of Python 3.14 does, which does not know of daqca; older ones look for the path where there is none."""
+    made = command(NAMED, NEWER + NAMED_MAIN, ioc.prefix, "forkserver", begin=COMPAT, flags=("-m", "daqca.compat"))
+    assert run(made) == "well\n"
+
+
 def test_the_fork_server_does_not_import_the_main_module_itself(command: COMMAND):
     """Newer ones import it ahead, without knowing of daqca; what they ask for says nothing of it."""
     begin = "import multiprocessing as mp\nimport sys\n"
