@@ -31,8 +31,7 @@ from daqca.engine.slotwise import Slotwise
 from daqca.engine.snapshots import Partial, Taking
 from daqca.engine.table import ChannelState, Table
 from daqca.engine.waits import Progress
-from daqca.errors import ConfigurationError
-from daqca.errors import RecordingError
+from daqca.errors import ConfigurationError, RecordingError
 from daqca.events import Batch
 from daqca.link import Link
 from daqca.reading import Reading
