@@ -264,7 +264,8 @@ def count_of(pv: ChannelProxy, row: Row | None) -> int | None:
 
 
 def _count(pv: ChannelProxy) -> int | None:
-    return count_of(pv, pv._sure_row())
+    is_coming = pv.connected and nelm(pv) > 1 and pv._wants_monitor()
+    return count_of(pv, pv._some_row() if is_coming else pv._known_row())
 
 
 def _of_row(place: int) -> Callable[[ChannelProxy], Any]:
