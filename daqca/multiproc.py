@@ -124,6 +124,6 @@ def _end_after_others() -> None:
 
 def _close() -> None:
     session.rest()
-    default = sys.modules.get("daqca.engine.default")
-    if default is not None:
-        default.close_all()
+    engines = sys.modules.get("daqca.engine.engine")
+    if engines is not None:
+        engines.close_all()

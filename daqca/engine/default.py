@@ -6,7 +6,7 @@ import atexit
 import os
 import threading
 
-from daqca.engine.engine import Engine, _engines
+from daqca.engine.engine import Engine
 
 _lock = threading.Lock()
 _engine: Engine | None = None
@@ -47,10 +47,4 @@ os.register_at_fork(after_in_child=_forked)
 @atexit.register
 def _close() -> None:
     for engine in _own:
-        engine.close()
-
-
-def close_all() -> None:
-    """Close every engine of this process, which ends, and ends without exit handlers."""
-    for engine in list(_engines):
         engine.close()

@@ -337,15 +337,11 @@ class ChannelProxy(Attributes):
         row = self.engine.last(self._begun()) if self._is_monitored() else None
         return row if row is not None or self._kept is None else self._kept[0]
 
-    def _sure_row(self) -> Row | None:
-        """`_known_row`; but what a put that was confirmed has put in doubt is asked for."""
-        if self.connected and self._is_monitored() and self._slot in self._table.doubts.slots:
-            self.get()
-        return self._known_row()
-
     def _some_row(self) -> Row | None:
-        row = self._sure_row()
-        if row is None:
+        """`_known_row`; what is not known, or was put in doubt by a put that was confirmed, is asked for."""
+        row = self._known_row()
+        is_in_doubt = self.connected and self._is_monitored() and self._slot in self._table.doubts.slots
+        if row is None or is_in_doubt:
             self.get()
             row = self._known_row()
         return row

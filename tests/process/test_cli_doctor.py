@@ -5,7 +5,7 @@ import time
 
 import pytest
 from support.cli import daqca
-from support.fakes import CREATE_CHAN, HEADER, FakeServer, created, messages, silence, until_create
+from support.fakes import CREATE_CHAN, HEADER, FakeServer, created, requests, silence, until_create
 
 from daqca.cli.codes import ExitCode
 from daqca.sim import free_port
@@ -89,17 +89,13 @@ READ_NOTIFY = 15
 
 def late(connection):
     """Answer each read of a double (DBR_TIME) after 0.3 s."""
-    data = b""
-    while more := connection.recv(65536):
-        data += more
-        for command, kind, _, p1, p2, payload in messages(data):
-            data = data[HEADER.size + len(payload) :]
-            if command == CREATE_CHAN:
-                connection.sendall(created(p1))
-            elif command == READ_NOTIFY:
-                time.sleep(0.3)
-                body = struct.pack(">HHIIId", 0, 0, 1_000_000, 0, 0, 2.5)
-                connection.sendall(HEADER.pack(READ_NOTIFY, len(body), kind, 1, 1, p2) + body)
+    for command, kind, _count, p1, p2, _ in requests(connection):
+        if command == CREATE_CHAN:
+            connection.sendall(created(p1))
+        elif command == READ_NOTIFY:
+            time.sleep(0.3)
+            body = struct.pack(">HHIIId", 0, 0, 1_000_000, 0, 0, 2.5)
+            connection.sendall(HEADER.pack(READ_NOTIFY, len(body), kind, 1, 1, p2) + body)
 
 
 def mute(connection):

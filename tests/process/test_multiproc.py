@@ -174,29 +174,23 @@ def ring(make_ioc: IOCFactory, point_at: Callable[..., object]) -> tuple[SoftIOC
 PUTS = """
 import numpy as np
 
-def numbers(way):
+def putter(way, ending):
     if way == "ca":
-        chid = ca.create_channel(prefix + "in", connect=True)
-        put = lambda value: ca.put(chid, value)
-    else:
-        if way != "0":
-            epics.use_engine(epics.Engine(workers=int(way)))
-        pv = epics.PV(prefix + "in")
-        assert pv.wait_for_connection(20)
-        put = pv.put
+        chid = ca.create_channel(prefix + ending, connect=True)
+        return lambda value: ca.put(chid, value)
+    if way != "0":
+        epics.use_engine(epics.Engine(workers=int(way)))
+    pv = epics.PV(prefix + ending)
+    assert pv.wait_for_connection(20)
+    return pv.put
+
+def numbers(way):
+    put = putter(way, "in")
     for number in range(1000):
         put(number)
 
 def arrays(way, ready, begin, end):
-    if way == "ca":
-        chid = ca.create_channel(prefix + "wave", connect=True)
-        put = lambda value: ca.put(chid, value)
-    else:
-        if way != "0":
-            epics.use_engine(epics.Engine(workers=int(way)))
-        pv = epics.PV(prefix + "wave")
-        assert pv.wait_for_connection(20)
-        put = pv.put
+    put = putter(way, "wave")
     ready.set()
     begin.wait()
     for number in range(3):

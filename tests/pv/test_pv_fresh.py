@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from support.ca_records import Records
 from support.engines import MakeEngine
-from support.fakes import CREATE_CHAN, EVENT_ADD, HEADER, FakeServer, created, messages
+from support.fakes import CREATE_CHAN, EVENT_ADD, HEADER, FakeServer, created, requests
 from support.ioc import Servers
 from support.pvs import made
 from support.recording import eventually
@@ -176,23 +176,20 @@ class LateServer:
         self._connection: socket.socket | None = None
 
     def talk(self, connection: socket.socket) -> None:
-        data, self._connection = b"", connection
-        while more := connection.recv(65536):
-            data += more
-            for command, kind, _, p1, p2, payload in messages(data):
-                data = data[HEADER.size + len(payload) :]
-                if command == CREATE_CHAN:
-                    connection.sendall(created(p1))
-                elif command == EVENT_ADD:
-                    self._monitor = p2
-                    self._send(EVENT_ADD, p2, *self.values[-1])
-                elif command == WRITE_NOTIFY:
-                    self.values.append((struct.unpack(">d", payload)[0], self.values[-1][1] + 2))
-                    connection.sendall(HEADER.pack(WRITE_NOTIFY, 0, kind, 1, 1, p2))
-                elif command == READ_NOTIFY:
-                    value, seconds = self.values[-1]
-                    self._send(READ_NOTIFY, p2, value, seconds)
-                    self._send(EVENT_ADD, self._monitor, -value, seconds - 1)
+        self._connection = connection
+        for command, kind, _, p1, p2, payload in requests(connection):
+            if command == CREATE_CHAN:
+                connection.sendall(created(p1))
+            elif command == EVENT_ADD:
+                self._monitor = p2
+                self._send(EVENT_ADD, p2, *self.values[-1])
+            elif command == WRITE_NOTIFY:
+                self.values.append((struct.unpack(">d", payload)[0], self.values[-1][1] + 2))
+                connection.sendall(HEADER.pack(WRITE_NOTIFY, 0, kind, 1, 1, p2))
+            elif command == READ_NOTIFY:
+                value, seconds = self.values[-1]
+                self._send(READ_NOTIFY, p2, value, seconds)
+                self._send(EVENT_ADD, self._monitor, -value, seconds - 1)
 
     def tell(self, value: float) -> None:
         """Send an update that is new."""

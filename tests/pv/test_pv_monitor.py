@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from support.ca_records import Records
 from support.engines import MakeEngine
-from support.fakes import CREATE_CHAN, EVENT_ADD, HEADER, FakeServer, created, messages
+from support.fakes import CREATE_CHAN, EVENT_ADD, HEADER, FakeServer, created, requests
 from support.ioc import IOCFactory, Servers, random_prefix
 from support.pvs import made
 from support.recording import eventually
@@ -228,27 +228,24 @@ class Ledger:
 
     def talk(self, connection: socket.socket) -> None:
         """Serve one circuit."""
-        data, circuit = b"", id(connection)
-        while more := connection.recv(65536):
-            data += more
-            for command, kind, _, p1, p2, payload in messages(data):
-                data = data[HEADER.size + len(payload) :]
-                if command == CREATE_CHAN:
-                    connection.sendall(created(p1))
-                elif command == EVENT_ADD:
-                    (mask,) = struct.unpack_from(">H", payload, 12)
-                    with self._lock:
-                        self._circuits[circuit] = connection
-                        self.monitors[circuit, p2] = (mask, kind)
-                        self.begun += mask != PROPERTY
-                        connection.sendall(self._value(EVENT_ADD, kind, p2))
-                elif command == EVENT_CANCEL:
-                    with self._lock:
-                        self.monitors.pop((circuit, p2), None)
-                        connection.sendall(HEADER.pack(EVENT_ADD, 0, kind, 0, p1, p2))
-                elif command == READ_NOTIFY:
-                    with self._lock:
-                        connection.sendall(self._value(READ_NOTIFY, kind, p2))
+        circuit = id(connection)
+        for command, kind, _, p1, p2, payload in requests(connection):
+            if command == CREATE_CHAN:
+                connection.sendall(created(p1))
+            elif command == EVENT_ADD:
+                (mask,) = struct.unpack_from(">H", payload, 12)
+                with self._lock:
+                    self._circuits[circuit] = connection
+                    self.monitors[circuit, p2] = (mask, kind)
+                    self.begun += mask != PROPERTY
+                    connection.sendall(self._value(EVENT_ADD, kind, p2))
+            elif command == EVENT_CANCEL:
+                with self._lock:
+                    self.monitors.pop((circuit, p2), None)
+                    connection.sendall(HEADER.pack(EVENT_ADD, 0, kind, 0, p1, p2))
+            elif command == READ_NOTIFY:
+                with self._lock:
+                    connection.sendall(self._value(READ_NOTIFY, kind, p2))
 
     @staticmethod
     def _value(command: int, kind: int, p2: int) -> bytes:

@@ -17,7 +17,7 @@ from daqca.ca.sockets import Link
 from daqca.sim import Ports
 
 from . import wire
-from .fakes import FakeServer, messages, until_create
+from .fakes import FakeServer, requests, until_create
 from .ioc import Servers
 from .recording import eventually
 
@@ -81,18 +81,14 @@ class Server:
         self.cid = until_create(connection)
         self.connection = connection
         connection.sendall(wire.version() + wire.created(self.cid, SID, self.native_type, self.count))
-        data = b""
-        while more := connection.recv(65536):
-            data += more
-            for message in messages(data):
-                data = data[16 + len(message[-1]) :]
-                asked = Asked(connection, *message)
-                if asked.command == wire.EVENT_ADD:
-                    self.subscription = asked.id
-                    asked.send(self.update(0.0))
-                elif asked.command in (wire.READ_NOTIFY, wire.WRITE_NOTIFY):
-                    self.asked.append(asked)
-                    self.answer(asked)
+        for message in requests(connection):
+            asked = Asked(connection, *message)
+            if asked.command == wire.EVENT_ADD:
+                self.subscription = asked.id
+                asked.send(self.update(0.0))
+            elif asked.command in (wire.READ_NOTIFY, wire.WRITE_NOTIFY):
+                self.asked.append(asked)
+                self.answer(asked)
 
     def update(self, number: float) -> bytes:
         return wire.update(self.subscription, number)

@@ -32,6 +32,16 @@ def messages(data: bytes) -> Iterator[tuple[int, int, int, int, int, bytes]]:
         pos += HEADER.size + size
 
 
+def requests(connection: socket.socket) -> Iterator[tuple[int, int, int, int, int, bytes]]:
+    """The messages of a circuit as they come, until the client closes it; see `messages`."""
+    data = b""
+    while more := connection.recv(65536):
+        data += more
+        for message in messages(data):
+            data = data[HEADER.size + len(message[-1]) :]
+            yield message
+
+
 class FakeServer:
     """Says that it has a PV, and has ``talk(connection)`` called for each client that connects to it.
 
